@@ -1,0 +1,1 @@
+"""Boxes: IoU, NMS, coders, anchors, assignment, priors. Import from the submodules."""

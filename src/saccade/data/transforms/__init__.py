@@ -1,0 +1,1 @@
+"""Augmentation recipes (original pixels) and preprocessing (network pixels)."""

@@ -1,0 +1,1 @@
+"""Configuration, trainer glue, evaluator, predictor, bundle."""

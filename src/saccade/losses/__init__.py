@@ -1,0 +1,1 @@
+"""Losses: one a file, formula and paper in the docstring."""

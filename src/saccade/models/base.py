@@ -1,0 +1,229 @@
+"""Contract v1: what every model is and does. See docs/conventions.md for the reasons."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from saccade.data.dataset import Dataset, as_tensor_image
+from saccade.data.images import read_image
+from saccade.data.transforms.preprocess import Preprocess
+from saccade.types.errors import UsageError, suggest
+from saccade.types.geometry import Geometry
+from saccade.types.prediction import Prediction
+from saccade.types.recipe import PREDICTION, Recipe
+from saccade.types.sample import Sample, Target, collate
+
+Images = Tensor | list[Tensor]
+
+
+class Model(nn.Module):
+    """Base of all models.
+
+    A subclass sets ``task`` and ``preprocess`` and gives ``raw`` and ``decode``; trainable ones give ``losses``.
+
+    Attributes:
+        task: "classify", "detect", "segment", "generate".
+        num_classes: without background; labels are 0..num_classes-1.
+        classes: names by label (set by the trainer or the bundle; label numbers until then).
+        preprocess: sample -> (tensor, target, Geometry); runs in loader workers, saved in the bundle.
+        loss_names: values that ``recipe.loss`` may take; the first is the default.
+        fitted_buffers: names of buffers whose shape is known only after fitting.
+    """
+
+    task: ClassVar[str]
+    loss_names: ClassVar[tuple[str, ...]] = ()
+    fitted_buffers: ClassVar[tuple[str, ...]] = ()
+
+    num_classes: int
+    preprocess: Preprocess
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        if num_classes < 1:
+            raise UsageError(f"num_classes must be at least 1, not {num_classes}")
+        self.num_classes = num_classes
+        self.classes = [str(i) for i in range(num_classes)]
+        self.loss_name = self.loss_names[0] if self.loss_names else ""
+        self.build_name = ""  # registered name and options, set by create_model, written to the bundle
+        self.build_options: dict[str, Any] = {}
+
+    # -- what a paper's file writes -------------------------------------------------------------
+
+    def raw(self, images: Images) -> Any:
+        """The network alone: tensors in, tensors out (no thresholds, no NMS where the system allows)."""
+        raise NotImplementedError
+
+    def decode(
+        self, raw: Any, geometries: Sequence[Geometry], *, score: float = 0.3, iou: float = 0.5, max_detections: int = 100
+    ) -> list[Prediction]:
+        """Raw outputs to predictions in original pixels; one a geometry."""
+        raise NotImplementedError
+
+    def losses(self, images: Images, targets: list[Target]) -> dict[str, Tensor]:
+        """Named losses whose sum is minimised.
+
+        In eval mode: the same keys, finite, no buffer changed, no random choice.
+        """
+        raise NotImplementedError
+
+    # -- what all models have -------------------------------------------------------------------
+
+    def forward(self, images: Images) -> Any:
+        """``raw``."""
+        return self.raw(images)
+
+    def configure(self, recipe: Recipe) -> None:
+        """Take what the recipe says about the loss. Called once before training; override to read more fields."""
+        if recipe.loss:
+            self.set_loss(recipe.loss)
+
+    def set_loss(self, name: str) -> None:
+        """Choose a loss by name."""
+        if name not in self.loss_names:
+            raise UsageError(f"{type(self).__name__} has no loss {name!r}{suggest(name, self.loss_names)}")
+        self.loss_name = name
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        for tensor in (*self.parameters(), *self.buffers()):
+            return tensor.device
+        return torch.device("cpu")
+
+    @torch.no_grad()
+    def predict(
+        self,
+        images: Any,
+        *,
+        score: float = PREDICTION.score,
+        iou: float = PREDICTION.iou,
+        max_detections: int = PREDICTION.max_detections,
+    ) -> list[Prediction]:
+        """Preprocess, raw, decode: one Prediction an image, in its own pixels.
+
+        Args:
+            images: one or a list of: (C, H, W) uint8 tensors, (H, W[, 3]) uint8 arrays, Pillow images, file names.
+            score, iou, max_detections: as in ``decode``.
+        """
+        paths, pixels = read_inputs(images, self.preprocess.channels)
+        was_training = self.training
+        self.eval()
+        try:
+            items = [self.preprocess(Sample(image, {})) for image in pixels]
+            out = self.predict_batch(*collate(items)[::2], score=score, iou=iou, max_detections=max_detections)
+        finally:
+            self.train(was_training)
+        for prediction, image, path in zip(out, pixels, paths, strict=True):
+            prediction.image, prediction.path = image, path
+        return out
+
+    def predict_batch(self, images: Images, geometries: Sequence[Geometry], **settings: Any) -> list[Prediction]:
+        """Raw and decode of a preprocessed batch, with class names and sizes filled in. The caller sets eval mode."""
+        device = self.device
+        moved = images.to(device) if isinstance(images, Tensor) else [image.to(device) for image in images]
+        out = self.decode(self.raw(moved), geometries, **settings)
+        for prediction, geometry in zip(out, geometries, strict=True):
+            prediction.classes, prediction.size = self.classes, geometry.original
+        return out
+
+
+class FittedModel(Model):
+    """A model without gradients: ``fit(dataset)`` learns, ``predict`` works as everywhere. Its numbers are buffers."""
+
+    def fit(self, dataset: Dataset, *, validation: Dataset | None = None, seed: int = 0, log: Log | None = None) -> None:
+        """Learn from a data set. ``log(name, values)`` reports progress."""
+        raise NotImplementedError
+
+
+class AdversarialModel(Model):
+    """A model of two players with opposed losses; each has an optimiser and its own step.
+
+    ``losses`` gives all players' losses, named ``PLAYER/NAME``.
+    """
+
+    players: ClassVar[tuple[str, ...]] = ("discriminator", "generator")
+
+    def player(self, name: str) -> nn.Module:
+        """The network whose parameters this player moves."""
+        module = getattr(self, name)
+        assert isinstance(module, nn.Module)
+        return module
+
+    def player_losses(self, name: str, images: Tensor, targets: list[Target]) -> dict[str, Tensor]:
+        """Losses that this player minimises on a batch."""
+        raise NotImplementedError
+
+    def sample(self, count: int, *, seed: int = 0) -> Tensor:
+        """(count, C, H, W) uint8 images from seeded noise."""
+        raise NotImplementedError
+
+
+Log = Callable[[str, Mapping[str, float]], None]
+
+
+@dataclass(frozen=True)
+class StageContext:
+    """What the engine gives to a stage.
+
+    Attributes:
+        train, validation: data sets in original pixels.
+        cache: folder that outlives the run: what is expensive and depends on images only (proposals) is kept here.
+        recipe: the resolved recipe.
+        seed: of the run.
+        log: ``log(stage, {"name": value})``.
+        train_network: trains a module by gradient with the engine's own trainer (its checkpoints, seeds, progress):
+            ``train_network(module, dataset, recipe)``; ``module.losses(images, targets)`` gives the losses of a batch
+            and ``dataset[i]`` a ``(tensor, target, Geometry)``.
+    """
+
+    train: Dataset
+    validation: Dataset | None
+    cache: Path
+    recipe: Recipe
+    seed: int
+    log: Log
+    train_network: Callable[[nn.Module, Any, Recipe], None]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of a staged model: ``run(context)`` leaves its result in the model's parameters and buffers.
+
+    ``kind``: "cache" (nothing learned), "train" (by gradient) or "fit".
+    """
+
+    name: str
+    kind: str
+    run: Callable[[StageContext], None]
+
+
+class StagedModel(Model):
+    """A model learned in stages that the engine runs in order, saves after each, and resumes by stage."""
+
+    def stages(self) -> list[Stage]:
+        """The stages in order."""
+        raise NotImplementedError
+
+
+def read_inputs(images: Any, channels: int | None) -> tuple[list[str], list[Tensor]]:
+    """File names (or "") and (C, H, W) uint8 tensors of one or many images of any accepted kind."""
+    if isinstance(images, (str, Path)) or not isinstance(images, Iterable) or hasattr(images, "shape") or hasattr(images, "size"):
+        images = [images]
+    paths, pixels = [], []
+    for image in images:
+        if isinstance(image, (str, Path)):
+            paths.append(str(image))
+            pixels.append(read_image(Path(image), channels=None).as_subclass(Tensor))
+            continue
+        tensor = as_tensor_image(image)
+        if tensor.dtype != torch.uint8 or tensor.ndim != 3 or tensor.shape[0] not in (1, 3):
+            raise UsageError(f"an image is (C, H, W) uint8 with C 1 or 3, not {tuple(tensor.shape)} {tensor.dtype}")
+        paths.append("")
+        pixels.append(tensor)
+    return paths, pixels

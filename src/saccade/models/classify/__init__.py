@@ -1,0 +1,1 @@
+"""Classifiers: images to class probabilities."""

@@ -1,0 +1,92 @@
+"""From a name to a model: resolve the builder, check the options, build, load weights."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from saccade.models.base import Model
+from saccade.models.index import Entry, entries
+from saccade.types.errors import UsageError, suggest
+from saccade.types.recipe import Recipe
+
+NOT_OPTIONS = ("num_classes", "pretrained")
+
+
+def find(name: str) -> Entry:
+    """The entry of a system, or UsageError with a suggestion. ``timm/NAME`` is any classifier of timm."""
+    known = entries()
+    if name not in known:
+        raise UsageError(f"no model {name!r}{suggest(name, known)}")
+    return known[name]
+
+
+def builder(entry: Entry) -> Callable[..., Model]:
+    """The builder function."""
+    module, _, function = entry.builder.partition(":")
+    return getattr(importlib.import_module(module), function)
+
+
+def default_recipe(entry: Entry) -> Recipe:
+    """The recipe that the model's file states."""
+    recipes = getattr(importlib.import_module(entry.module), "RECIPES", {})
+    return recipes.get(entry.name, Recipe())
+
+
+def options(entry: Entry) -> dict[str, tuple[Any, Any]]:
+    """``model.*`` options: name -> (type, default)."""
+    function = builder(entry)
+    hints = typing.get_type_hints(function)
+    return {
+        name: (hints.get(name, Any), parameter.default)
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY and name not in NOT_OPTIONS
+    }
+
+
+def check_options(entry: Entry, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The given options, typed; an unknown name or a value of the wrong type is a UsageError."""
+    from pydantic import TypeAdapter, ValidationError
+
+    known = options(entry)
+    checked = {}
+    for name, value in given.items():
+        if name not in known:
+            raise UsageError(f"{entry.name} has no option model.{name}{suggest(name, known)}")
+        try:
+            checked[name] = TypeAdapter(known[name][0]).validate_python(value)
+        except ValidationError as error:
+            raise UsageError(f"model.{name}={value!r}: {error.errors()[0]['msg'].lower()}") from None
+    return checked
+
+
+def create_model(
+    name: str, num_classes: int | None = None, *, pretrained: bool = False, weights: str | None = None, **model_options: Any
+) -> Model:
+    """Build a model by name.
+
+    Args:
+        name: see :func:`saccade.list_models`.
+        num_classes: without background; None takes the builder's default.
+        pretrained: download the published weights (said aloud; honours ``--offline``).
+        weights: a file of weights instead.
+        model_options: the builder's keyword arguments.
+
+    Raises:
+        UsageError: unknown name or option.
+    """
+    entry = find(name)
+    checked = check_options(entry, model_options)
+    if num_classes is not None:
+        checked["num_classes"] = num_classes
+    function = builder(entry)
+    model = function(pretrained=pretrained, **checked)
+    model.build_name, model.build_options = name, checked  # the bundle writes them
+    if weights is not None:
+        from saccade.models.weights import load_weights
+
+        load_weights(model, weights)
+    return model

@@ -1,0 +1,1 @@
+"""Segmenters: images to a class a pixel."""

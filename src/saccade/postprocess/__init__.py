@@ -1,0 +1,1 @@
+"""After a network: tiling, test-time augmentation, ensembles."""

@@ -1,0 +1,90 @@
+"""How a model is trained: one flat dataclass. Each model file states its own defaults beside its builder. No torch here."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Literal
+
+Optimizer = Literal["sgd", "adam", "adamw", "rmsprop", "adagrad", "adadelta", "adamax", "nadam"]
+Schedule = Literal["constant", "cosine", "step", "multistep", "linear", "onecycle", "plateau"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Training settings. ``--set recipe.NAME=VALUE`` overrides any of them.
+
+    Lengths are in epochs unless said; probabilities are 0..1; geometric ranges are fractions of the image side.
+    """
+
+    # length and optimiser
+    epochs: int = 30
+    batch_size: int = 16
+    optimizer: Optimizer = "adamw"
+    lr: float = 1e-3
+    weight_decay: float = 0.05
+    momentum: float = 0.9
+    betas: tuple[float, float] = (0.9, 0.999)
+    nesterov: bool = False
+    norm_decay: bool = False  # weight decay on biases and normalisation weights too
+    backbone_lr: float = 1.0  # factor on lr for parameters under `backbone`
+    schedule: Schedule = "cosine"
+    warmup: float = 0.0  # epochs of linear warm-up
+    lr_final: float = 0.0  # cosine, linear: the last rate as a fraction of lr
+    lr_steps: tuple[float, ...] = (0.67, 0.89)  # multistep: fractions of the run; step: the first is the period
+    lr_gamma: float = 0.1  # step, multistep, plateau: factor
+    plateau_patience: int = 5  # plateau: validations without improvement
+    clip: float = 0.0  # gradient norm; 0 = off
+    accumulate: int = 1  # batches per optimiser step
+    precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
+    ema: float = 0.0  # decay of the averaged weights that are validated and kept; 0 = off
+    channels_last: bool = False
+    loss: str = ""  # a choice of the model's (unet: "ce", "dice+focal", ...); "" = the model's default
+    label_smoothing: float = 0.0
+    class_weights: bool = False  # weigh classes by inverse frequency
+
+    # what is kept and when training stops
+    monitor: str = ""  # metric that picks the best checkpoint; "" = the task's main metric
+    patience: int = 0  # early stopping after so many validations without improvement; 0 = off
+    min_delta: float = 0.0
+    validate_every: int = 1
+
+    # augmentation, in original pixels
+    hflip: float = 0.0
+    vflip: float = 0.0
+    quarter_turns: bool = False  # random rotation by 0, 90, 180 or 270 degrees
+    rotate: float = 0.0  # degrees, +-
+    shear: float = 0.0  # degrees, +-
+    scale: float = 0.0  # zoom by a factor in [1 - s, 1 + s]
+    translate: float = 0.0  # fraction of the side, +-
+    crop: float = 1.0  # smallest area of a random resized crop; 1 = off
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    hue: float = 0.0
+    blur: float = 0.0  # probability of a Gaussian blur
+    erase: float = 0.0  # probability of random erasing (cut-out)
+    mosaic: float = 0.0  # probability of a four-image mosaic
+    mixup: float = 0.0  # alpha of mix-up; 0 = off
+    cutmix: float = 0.0  # alpha of cut-mix; 0 = off
+    close_augment: float = 0.0  # last fraction of the run without mosaic, mix-up and cut-mix
+
+    def replace(self, **changes: object) -> Recipe:
+        """A copy with some fields changed."""
+        return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodeSettings:
+    """One setting of score, IoU and cap for all models, so that numbers compare.
+
+    ``score``: least score kept. ``iou``: NMS threshold. ``max_detections``: cap an image.
+    """
+
+    score: float = 0.001
+    iou: float = 0.5
+    max_detections: int = 100
+
+
+EVALUATION = DecodeSettings()
+PREDICTION = DecodeSettings(score=0.3)
