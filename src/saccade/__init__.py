@@ -1,0 +1,80 @@
+"""saccade: computer vision on your own images, from a folder of labelled pictures to a trained, measured, explained model.
+
+>>> import saccade
+>>> [m["name"] for m in saccade.list_models(task="detect")][:2]
+['faster_rcnn', 'hog_svm']
+
+Everything here is loaded on first use: importing saccade loads neither torch nor Lightning.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os as _os
+from typing import TYPE_CHECKING, Any
+
+# Spinning OpenMP threads turn 45 ms into 940 ms where a neighbour is busy; read when torch loads.
+_os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+if TYPE_CHECKING:
+    from saccade.data.dataset import Dataset
+    from saccade.data.load import load_data
+    from saccade.engine.run import Run, open_run
+    from saccade.models.registry import create_model
+    from saccade.types.errors import DataError, SaccadeError, UsageError
+    from saccade.types.recipe import Recipe
+    from saccade.workflows.evaluate import evaluate
+    from saccade.workflows.models import list_models, model_info
+    from saccade.workflows.predict import load, predict
+    from saccade.workflows.train import resume, train
+
+_WHERE = {
+    "list_models": "saccade.workflows.models",
+    "model_info": "saccade.workflows.models",
+    "create_model": "saccade.models.registry",
+    "load_data": "saccade.data.load",
+    "Dataset": "saccade.data.dataset",
+    "Recipe": "saccade.types.recipe",
+    "train": "saccade.workflows.train",
+    "resume": "saccade.workflows.train",
+    "evaluate": "saccade.workflows.evaluate",
+    "predict": "saccade.workflows.predict",
+    "load": "saccade.workflows.predict",
+    "Run": "saccade.engine.run",
+    "open_run": "saccade.engine.run",
+    "SaccadeError": "saccade.types.errors",
+    "DataError": "saccade.types.errors",
+    "UsageError": "saccade.types.errors",
+}
+
+__all__ = [
+    "DataError",
+    "Dataset",
+    "Recipe",
+    "Run",
+    "SaccadeError",
+    "UsageError",
+    "create_model",
+    "evaluate",
+    "list_models",
+    "load",
+    "load_data",
+    "model_info",
+    "open_run",
+    "predict",
+    "resume",
+    "train",
+]
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'saccade' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_WHERE[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -115,12 +115,14 @@ class Model(nn.Module):
         was_training = self.training
         self.eval()
         try:
-            items = [self.preprocess(Sample(image, {})) for image in pixels]
-            out = self.predict_batch(*collate(items)[::2], score=score, iou=iou, max_detections=max_detections)
+            batch = collate([self.preprocess(Sample(image, {})) for image in pixels])
+            out = self.predict_batch(batch.images, batch.geometries, score=score, iou=iou, max_detections=max_detections)
         finally:
             self.train(was_training)
         for prediction, image, path in zip(out, pixels, paths, strict=True):
-            prediction.image, prediction.path = image, path
+            prediction.path = path
+            if prediction.image is None:  # a generator's prediction is a picture of its own
+                prediction.image = image
         return out
 
     def predict_batch(self, images: Images, geometries: Sequence[Geometry], **settings: Any) -> list[Prediction]:

@@ -28,6 +28,7 @@ class Entry:
         tiny: builder options that make it small for the contract suites.
         summary: one line for lists.
         weights: published weights that it loads ("torchvision COCO_V1", ...), or "".
+        fixed: builder arguments that the name stands for ("timm/resnet18": the architecture); no options of the user.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Entry:
     tiny: dict[str, Any] = field(default_factory=dict)
     summary: str = ""
     weights: str = ""
+    fixed: dict[str, Any] = field(default_factory=dict)
 
     @property
     def module(self) -> str:

@@ -19,9 +19,30 @@ NOT_OPTIONS = ("num_classes", "pretrained")
 def find(name: str) -> Entry:
     """The entry of a system, or UsageError with a suggestion. ``timm/NAME`` is any classifier of timm."""
     known = entries()
+    if name.startswith("timm/"):
+        return timm_entry(name)
     if name not in known:
         raise UsageError(f"no model {name!r}{suggest(name, known)}")
     return known[name]
+
+
+def timm_entry(name: str) -> Entry:
+    """An entry made for ``timm/NAME``, or UsageError with a suggestion."""
+    from saccade.models.classify.timm_model import check_name
+
+    architecture = name.removeprefix("timm/")
+    check_name(architecture)
+    return Entry(
+        name=name,
+        task="classify",
+        paper="see timm's documentation of the network",
+        year=2019,
+        builder="saccade.models.classify.timm_model:timm_classifier",
+        needs=("fixed size",),
+        summary=f"{architecture} of timm",
+        weights=f"timm {architecture}",
+        fixed={"architecture": architecture},
+    )
 
 
 def builder(entry: Entry) -> Callable[..., Model]:
@@ -33,7 +54,7 @@ def builder(entry: Entry) -> Callable[..., Model]:
 def default_recipe(entry: Entry) -> Recipe:
     """The recipe that the model's file states."""
     recipes = getattr(importlib.import_module(entry.module), "RECIPES", {})
-    return recipes.get(entry.name, Recipe())
+    return recipes.get(entry.name.partition("/")[0], Recipe())
 
 
 def options(entry: Entry) -> dict[str, tuple[Any, Any]]:
@@ -43,7 +64,7 @@ def options(entry: Entry) -> dict[str, tuple[Any, Any]]:
     return {
         name: (hints.get(name, Any), parameter.default)
         for name, parameter in inspect.signature(function).parameters.items()
-        if parameter.kind is parameter.KEYWORD_ONLY and name not in NOT_OPTIONS
+        if parameter.kind is parameter.KEYWORD_ONLY and name not in NOT_OPTIONS and name not in entry.fixed
     }
 
 
@@ -83,8 +104,9 @@ def create_model(
     if num_classes is not None:
         checked["num_classes"] = num_classes
     function = builder(entry)
-    model = function(pretrained=pretrained, **checked)
-    model.build_name, model.build_options = name, checked  # the bundle writes them
+    model = function(pretrained=pretrained, **entry.fixed, **checked)
+    # The bundle writes them; what the builder resolved (an "auto" option, weights fetched already) wins over what was asked.
+    model.build_name, model.build_options = name, checked | model.build_options
     if weights is not None:
         from saccade.models.weights import load_weights
 

@@ -57,13 +57,17 @@ class Geometry:
         return out.reshape(-1, 4)
 
     def maps_to_original(self, maps: Tensor, mode: str = "bilinear") -> Tensor:
-        """(C, h, w) maps over the whole canvas (any stride) to (C, H, W) over the original image: upsample, crop, resize."""
+        """(C, h, w) maps over the whole canvas (any stride) to (C, H, W) over the original image: upsample, crop, resize.
+
+        What a centre crop cut off is 0.
+        """
         (top, left), (height, width) = self.offset, self.resized
         align = {"align_corners": False} if mode in ("bilinear", "bicubic") else {}
         maps = maps[None]
         if tuple(maps.shape[-2:]) != self.canvas:
             maps = F.interpolate(maps, size=self.canvas, mode=mode, **align)
-        maps = maps[..., top : top + height, left : left + width]
+        # A negative number pads: the content reaches beyond the canvas.
+        maps = F.pad(maps, (-left, left + width - self.canvas[1], -top, top + height - self.canvas[0]))
         if (height, width) != self.original:
             maps = F.interpolate(maps, size=self.original, mode=mode, **align)
         return maps[0]

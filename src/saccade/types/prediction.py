@@ -24,7 +24,8 @@ class Prediction:
         image_id: id in the data set, or None.
         classes: names by label.
         size: (H, W) of the image in pixels.
-        image: (C, H, W) uint8 tensor or None; :meth:`picture` opens ``path`` when it is None.
+        image: (C, H, W) uint8 tensor, a function that gives one (so that a stream of predictions holds no pixels), or None;
+            :meth:`picture` opens ``path`` when it is None.
     """
 
     path: str = ""
@@ -37,7 +38,7 @@ class Prediction:
     def picture(self) -> Image.Image:
         """The image as an RGB picture."""
         if self.image is not None:
-            return drawing.to_pil(self.image)
+            return drawing.to_pil(self.image() if callable(self.image) else self.image)
         if not self.path:
             raise ValueError("this prediction holds no image and no path to one: call draw(image)")
         from PIL import ImageOps

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 from torchvision import tv_tensors
 
+from saccade.types.errors import DataError
 from saccade.types.geometry import Geometry
 
 IGNORE = -100
@@ -45,13 +46,15 @@ class Batch(NamedTuple):
     """What a loader yields.
 
     ``images`` and ``targets`` are as ``model.preprocess`` made them (network pixels); ``geometries`` lead back;
-    ``truths`` are the targets in original pixels, for metrics (None while training).
+    ``truths`` are the targets in original pixels, for metrics (None while training); ``problems`` are the broken files
+    that were skipped.
     """
 
     images: Tensor | list[Tensor]
     targets: list[Target]
     geometries: list[Geometry]
     truths: list[Target] | None = None
+    problems: tuple[DataError, ...] = ()
 
 
 def keep_objects(target: Target, keep: Tensor) -> Target:

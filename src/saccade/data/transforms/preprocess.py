@@ -6,6 +6,7 @@ A :class:`Preprocess` is pure and picklable: it runs in loader workers and trave
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,7 +16,7 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as F
 
 from saccade.types.geometry import Geometry
-from saccade.types.sample import IGNORE, Sample, Target
+from saccade.types.sample import IGNORE, Sample, Target, rewrap
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -33,9 +34,10 @@ class Preprocess:
         multiple: "keep" and "shortest" pad right and below to a multiple of this.
         channels: 1 or 3; grey is repeated, colour becomes BT.601 grey.
         mean, std: per channel on the 0..1 scale; the tensor is ``(image / 255 - mean) / std``.
-        fill: padding value on the 0..1 scale, before normalisation; masks are padded with -100.
+        fill: padding value on the 0..1 scale, before normalisation; class masks are padded with -100, depth with 0.
         interpolation: "bilinear", "bicubic" or "nearest".
         antialias: low-pass before shrinking.
+        resize_float: resize float values, not rounded 8-bit ones (torchvision's detectors); slower.
         upscale: whether letterbox may enlarge.
     """
 
@@ -48,6 +50,7 @@ class Preprocess:
     fill: float = 0.0
     interpolation: Literal["bilinear", "bicubic", "nearest"] = "bilinear"
     antialias: bool = True
+    resize_float: bool = False
     upscale: bool = True
     crop: float = 0.875
 
@@ -80,9 +83,10 @@ class Preprocess:
             offset = ((self.size[0] - resized[0]) // 2, (self.size[1] - resized[1]) // 2)
             return Geometry(original, resized, offset, self.size)
         if self.mode == "crop":
-            factor = max(self.size[0] / self.crop / height, self.size[1] / self.crop / width)
-            resized = (max(round(height * factor), self.size[0]), max(round(width * factor), self.size[1]))
-            offset = (-((resized[0] - self.size[0]) // 2), -((resized[1] - self.size[1]) // 2))
+            # sides and offsets rounded as torchvision's Resize and CenterCrop and timm's evaluation do
+            factor = max(math.floor(self.size[0] / self.crop) / height, math.floor(self.size[1] / self.crop) / width)
+            resized = (max(int(height * factor + 1e-6), self.size[0]), max(int(width * factor + 1e-6), self.size[1]))
+            offset = (-round((resized[0] - self.size[0]) / 2), -round((resized[1] - self.size[1]) / 2))
             return Geometry(original, resized, offset, self.size)
         resized = original
         if self.mode == "shortest":
@@ -103,10 +107,12 @@ class Preprocess:
         image = image.as_subclass(Tensor)
         if image.shape[0] != self.channels:
             image = F.rgb_to_grayscale(image) if self.channels == 1 else image.expand(3, -1, -1)
+        if self.resize_float:
+            image = image.to(torch.float32).div_(255)
         if geometry.resized != geometry.original:
             how = F.InterpolationMode(self.interpolation)
             image = F.resize(image, list(geometry.resized), interpolation=how, antialias=self.antialias and self.interpolation != "nearest")
-        tensor = image.to(torch.float32).div_(255)
+        tensor = image if self.resize_float else image.to(torch.float32).div_(255)
         if geometry.canvas != geometry.resized:
             tensor = _place(tensor, geometry, self.fill)
         mean, std = torch.tensor(self.mean).view(-1, 1, 1), torch.tensor(self.std).view(-1, 1, 1)
@@ -120,17 +126,18 @@ class Preprocess:
             out["boxes"] = tv_tensors.BoundingBoxes(moved, format="XYXY", canvas_size=geometry.canvas)  # type: ignore[call-overload]
         if "keypoints" in out:
             out["keypoints"] = geometry.points_to_network(out["keypoints"])
-        for key, fill in (("mask", IGNORE), ("masks", 0)):
+        for key, fill in (("mask", IGNORE), ("masks", 0), ("depth", 0)):
             if key in out:
                 mask = out[key].as_subclass(Tensor)
                 flat = mask if mask.ndim == 3 else mask[None]
                 if geometry.resized != geometry.original and flat.shape[0]:
-                    flat = F.resize(flat, list(geometry.resized), interpolation=F.InterpolationMode.NEAREST)
+                    # "exact" takes the pixel whose centre is nearest, as the image does; plain nearest is half a network pixel off
+                    flat = F.resize(flat, list(geometry.resized), interpolation=F.InterpolationMode.NEAREST_EXACT)
                 elif not flat.shape[0]:
                     flat = flat.new_zeros((0, *geometry.resized))
                 if geometry.canvas != geometry.resized:
                     flat = _place(flat, geometry, fill)
-                out[key] = tv_tensors.Mask(flat if mask.ndim == 3 else flat[0])
+                out[key] = rewrap(out[key], flat if mask.ndim == 3 else flat[0])
         return out
 
 

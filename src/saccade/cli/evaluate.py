@@ -1,0 +1,84 @@
+"""saccade eval: the verb."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from saccade.cli import options as o
+
+
+def evaluate(
+    what: Annotated[str, typer.Argument(metavar="RUN|PREDICTIONS", help="Run folder, bundle, COCO results, or a folder of predictions.")],
+    data: o.Data,
+    split: Annotated[str, typer.Option("--split", help="Part of the data; 'all' takes everything.")] = "test",
+    format: o.Format = None,
+    split_file: o.SplitFile = None,
+    score: o.Score = None,
+    iou: o.Iou = None,
+    max_detections: o.MaxDetections = None,
+    batch_size: o.Batch = 16,
+    workers: o.Workers = None,
+    device: o.Device = "auto",
+    strict: o.Strict = False,
+    as_json: o.Json = False,
+) -> None:
+    """Score a trained model, or predictions made elsewhere.
+
+    Examples:
+      saccade eval runs/ssdlite-001 blood/ --split test
+
+      saccade eval predictions.json instances_val.json
+
+      saccade eval yolo_predictions/ blood/ --json
+    """
+    from saccade.types.errors import DataError
+    from saccade.types.recipe import EVALUATION
+    from saccade.workflows import evaluate as workflow
+
+    part = None if split in ("all", "") else split
+    settings = o.settings(EVALUATION, score, iou, max_detections)
+    if workflow.is_predictions(what):
+        metrics = workflow.evaluate(
+            what, data, split=part, format=format, split_file=split_file, score=settings.score, iou=settings.iou,
+            max_detections=settings.max_detections,
+        )  # fmt: skip
+        skipped: dict[str, str] = {}
+        head = f"{what} against {data}"
+    else:
+        result = workflow.evaluate_fully(
+            what, data, split=part, format=format, split_file=split_file, settings=settings, batch_size=batch_size, workers=workers,
+            device=o.pick_device(device),
+        )  # fmt: skip
+        metrics, skipped = result.metrics, result.skipped
+        head = f"{what} on {result.images} images of {data} ({split}), {result.seconds:.1f} s"
+    if as_json:
+        o.emit(metrics)
+    else:
+        show(head, metrics)
+    for message in skipped.values():
+        print(f"saccade: skipped: {message}", file=sys.stderr)
+    if strict and skipped:
+        raise DataError(next(iter(skipped)), f"{len(skipped)} broken files were skipped")
+
+
+def show(head: str, metrics: dict[str, float]) -> None:
+    """Numbers of the whole set, then a row a class."""
+    import math
+
+    def text(value: float) -> str:
+        return f"{value:.4f}" if math.isfinite(value) else "absent"
+
+    typer.echo(head)
+    for key, value in metrics.items():
+        if "/" not in key:
+            typer.echo(f"  {key:<28} {text(value)}")
+    kinds = list(dict.fromkeys(k.partition("/")[0] for k in metrics if "/" in k))
+    names = list(dict.fromkeys(k.partition("/")[2] for k in metrics if "/" in k))
+    if names:
+        width = max(len(n) for n in names)
+        typer.echo("  " + " " * width + "".join(f" {k:>12}" for k in kinds))
+        for name in names:
+            typer.echo(f"  {name:<{width}}" + "".join(f" {text(metrics.get(f'{k}/{name}', math.nan)):>12}" for k in kinds))

@@ -1,0 +1,97 @@
+"""The command ``saccade``. Parsing only: every verb calls one function of the library and says what it did.
+
+Exit status: 0 done, 1 failed (data, training), 2 wrong use.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Annotated
+
+# Before torch loads anywhere below.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import typer
+
+from saccade.cli import data, demo, evaluate, models, predict, train
+from saccade.types.errors import SaccadeError, UsageError
+
+app = typer.Typer(
+    name="saccade",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("train")(train.train)
+app.command("eval")(evaluate.evaluate)
+app.command("predict")(predict.predict)
+app.command("demo")(demo.demo)
+app.add_typer(models.app, name="models")
+app.add_typer(data.app, name="data")
+
+
+def _version(show: bool) -> None:
+    if show:
+        from saccade import __version__
+
+        typer.echo(f"saccade {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Never download; say what is missing.")] = False,
+) -> None:
+    """Computer vision on your own images: train, measure, explain and ship.
+
+    [bold]A first run[/bold]: saccade demo
+
+    [bold]Your own images[/bold]: saccade train ssdlite blood/, then saccade eval runs/ssdlite-001 blood/,
+    then saccade predict runs/ssdlite-001 photos/
+    """
+    if offline:
+        os.environ["SACCADE_OFFLINE"] = "1"
+
+
+def main() -> None:
+    """Entry point: one line an error, the exit status as documented."""
+    json_wanted = "--json" in sys.argv
+    try:
+        app(standalone_mode=False)
+        code = 0
+    except SaccadeError as error:
+        code = fail(str(error), 2 if isinstance(error, UsageError) else 1, json_wanted)
+    except (typer.Exit, SystemExit) as stop:
+        code = int(getattr(stop, "exit_code", getattr(stop, "code", 0)) or 0)
+    except (KeyboardInterrupt, typer.Abort):
+        code = fail("stopped", 1, json_wanted)
+    except BrokenPipeError:
+        code = 0
+    except MemoryError:
+        code = fail("out of memory", 1, json_wanted)
+    except OSError as error:
+        code = fail(f"{error.filename or 'system'}: {error.strerror or error}", 1, json_wanted)
+    except Exception as error:
+        if type(error).__module__.startswith(("click", "typer")):  # wrong arguments: typer's own message
+            show = getattr(error, "show", None)
+            show() if show else fail(str(error), 2, json_wanted)
+            code = getattr(error, "exit_code", 2)
+        elif os.environ.get("SACCADE_DEBUG"):
+            raise
+        else:
+            code = fail(f"internal error, please report it: {type(error).__name__}: {error} (SACCADE_DEBUG=1 shows where)", 1, json_wanted)
+    sys.stdout.flush() if not sys.stdout.closed else None
+    sys.exit(code)
+
+
+def fail(message: str, code: int, as_json: bool) -> int:
+    """The one line of an error."""
+    print(f"saccade: error: {message}", file=sys.stderr)
+    if as_json:
+        print(json.dumps({"error": message, "exit": code}))
+    return code

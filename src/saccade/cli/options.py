@@ -1,0 +1,52 @@
+"""Options that several verbs share."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+Data = Annotated[str, typer.Argument(metavar="DATA", help="Folder, file, set:NAME, synthetic:shapes or synthetic:cells.")]
+Format = Annotated[str | None, typer.Option("--format", help="Annotation format, when it is not recognised by itself.")]
+SplitFile = Annotated[str | None, typer.Option("--split-file", help="File that says which images belong to which split.")]
+Json = Annotated[bool, typer.Option("--json", help="Machine output on stdout.")]
+Strict = Annotated[bool, typer.Option("--strict", help="A broken image is an error, not skipped.")]
+Workers = Annotated[int | None, typer.Option("--workers", min=0, help="Loader processes; never changes a result.")]
+Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, mps, or auto.")]
+Score = Annotated[float | None, typer.Option("--score", min=0, max=1, help="Least score of a detection.")]
+Iou = Annotated[float | None, typer.Option("--iou", min=0, max=1, help="IoU of non-maximum suppression.")]
+MaxDetections = Annotated[int | None, typer.Option("--max-detections", min=1, help="Most detections an image.")]
+Batch = Annotated[int, typer.Option("--batch-size", min=1, help="Images at once; for speed only.")]
+
+
+def emit(value: Any) -> None:
+    """Machine output: NaN as null."""
+    from saccade.engine.files import plain
+
+    typer.echo(json.dumps(plain(value), indent=1, allow_nan=False))
+
+
+def pick_device(name: str) -> str:
+    """The best there is for "auto"; UsageError for what is not there."""
+    import torch
+
+    from saccade.types.errors import UsageError
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"no device {name!r}; known: cpu, cuda, cuda:N, mps, auto") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UsageError("no CUDA device here; use --device cpu")
+    return name
+
+
+def settings(base: Any, score: float | None, iou: float | None, max_detections: int | None) -> Any:
+    """Decode settings with what was given."""
+    import dataclasses
+
+    given = {"score": score, "iou": iou, "max_detections": max_detections}
+    return dataclasses.replace(base, **{k: v for k, v in given.items() if v is not None})

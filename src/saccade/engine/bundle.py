@@ -1,0 +1,117 @@
+"""A trained model as two files: ``model.safetensors`` (numbers) and ``model.json`` (everything else). No pickle."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from saccade.data.transforms.preprocess import Preprocess
+from saccade.engine.files import atomic, plain, write_json
+from saccade.models.base import Model
+from saccade.models.registry import create_model
+from saccade.types.errors import DataError
+
+FORMAT = 1
+
+
+def save_bundle(model: Model, folder: str | Path, **facts: Any) -> Path:
+    """Write a model that :func:`saccade.create_model` built.
+
+    Args:
+        model: with ``classes`` set.
+        folder: made if missing; its two files are replaced atomically.
+        facts: kept in model.json: metrics, thresholds, data fingerprint ...
+    """
+    folder = Path(folder)
+    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
+    with atomic(folder / "model.safetensors") as temporary:
+        save_file(tensors, temporary, metadata={"format": "pt", "saccade": model.build_name})
+    description = {
+        "saccade_bundle": FORMAT,
+        "name": model.build_name,
+        "task": model.task,
+        "arguments": plain(model.build_options | {"num_classes": model.num_classes}),
+        "classes": list(model.classes),
+        "preprocess": model.preprocess.to_dict(),
+        "versions": versions(),
+        **plain(facts),
+    }
+    write_json(folder / "model.json", description)
+    return folder
+
+
+def describe_bundle(folder: str | Path) -> dict[str, Any]:
+    """The content of model.json, checked."""
+    path = Path(folder) / "model.json"
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(folder, "is no model bundle", hint="it holds no model.json; give a run folder or its model/ folder") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(path, f"cannot be read: {error}") from None
+    if not isinstance(description, dict) or "saccade_bundle" not in description:
+        raise DataError(path, "is not saccade's model.json")
+    if description["saccade_bundle"] != FORMAT:
+        raise DataError(path, f"has bundle format {description['saccade_bundle']!r}", hint=f"this version reads {FORMAT}; update saccade")
+    for key, kind in (("name", str), ("arguments", dict), ("classes", list), ("preprocess", dict)):
+        if not isinstance(description.get(key), kind):
+            raise DataError(path, f"has no usable {key!r}")
+    return description
+
+
+def load_bundle(folder: str | Path, device: str | torch.device = "cpu") -> Model:
+    """The model of a bundle, in eval mode.
+
+    Raises:
+        DataError: missing or damaged files, or tensors that do not fit.
+    """
+    folder = Path(folder)
+    if (folder / "model" / "model.json").is_file():
+        folder = folder / "model"
+    description = describe_bundle(folder)
+    arguments = dict(description["arguments"])
+    model = create_model(description["name"], arguments.pop("num_classes"), **_no_downloads(arguments))
+    path = folder / "model.safetensors"
+    try:
+        with safe_open(path, framework="pt") as file:
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    except (OSError, SafetensorError) as error:
+        raise DataError(path, f"cannot be read: {error}") from None
+    resize_fitted(model, state)
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise DataError(path, f"does not fit {description['name']}: {error}") from None
+    try:
+        model.preprocess = Preprocess.from_dict(description["preprocess"])
+    except (TypeError, ValueError) as error:
+        raise DataError(folder / "model.json", f"has unusable preprocessing: {error}") from None
+    model.classes = [str(name) for name in description["classes"]]
+    return model.to(device).eval()
+
+
+def resize_fitted(model: Model, state: dict[str, torch.Tensor]) -> None:
+    """Buffers whose shape is known only after fitting take the shape of the file."""
+    for name in model.fitted_buffers:
+        if name in state:
+            owner, _, leaf = name.rpartition(".")
+            module = model.get_submodule(owner)
+            setattr(module, leaf, torch.empty_like(state[name]))
+
+
+def _no_downloads(arguments: dict[str, Any]) -> dict[str, Any]:
+    """All numbers are in the bundle: nothing pre-trained is fetched again."""
+    return {k: (False if k.startswith("pretrained") and isinstance(v, bool) else v) for k, v in arguments.items()}
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computed."""
+    import platform
+    from importlib.metadata import version
+
+    return {"python": platform.python_version()} | {p: version(p) for p in ("saccade", "torch", "torchvision", "timm", "numpy")}

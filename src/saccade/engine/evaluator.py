@@ -1,0 +1,139 @@
+"""The one evaluator: any model, any data set, one setting of score, IoU and cap."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+
+from saccade.data.dataset import Dataset
+from saccade.engine.loaders import eval_loader
+from saccade.metrics.base import Metric
+from saccade.models.base import AdversarialModel, Model
+from saccade.tasks.generate import generated_like, real_truths
+from saccade.tasks.table import task_class
+from saccade.types.errors import DataError, UsageError, suggest
+from saccade.types.prediction import Prediction
+from saccade.types.recipe import EVALUATION, DecodeSettings
+from saccade.types.sample import Target
+
+
+@dataclass
+class Evaluation:
+    """What an evaluation gives.
+
+    Attributes:
+        metrics: named floats; NaN where a class is absent.
+        tables: confusion matrix, curves ... for reports.
+        main: name of the main metric.
+        images: how many were scored; seconds: how long it took.
+        skipped: broken files: path -> message.
+        settings: score, IoU and cap.
+    """
+
+    metrics: dict[str, float]
+    tables: dict[str, Any]
+    main: str
+    images: int
+    seconds: float
+    skipped: dict[str, str] = field(default_factory=dict)
+    settings: DecodeSettings = EVALUATION
+
+
+def evaluate_model(
+    model: Model,
+    data: Dataset,
+    *,
+    settings: DecodeSettings = EVALUATION,
+    batch_size: int = 16,
+    workers: int | None = None,
+    watch: Callable[[Prediction, Target], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Predict every image once and score.
+
+    Args:
+        model: trained; its classes must be the data's, by name.
+        data: with truth for the model's task.
+        settings: score, IoU and cap for every model alike.
+        batch_size, workers: for speed only.
+        watch: sees each prediction with its truth (reports).
+        progress: called with (images done, all).
+    """
+    task = task_class(model.task)
+    task.check_data(data)
+    data = align_classes(data, model)
+    if not len(data):
+        raise DataError(data.index.root, f"split {data.split or 'all'!r} has no images")
+    metric = task.make_metric(list(model.classes))
+    began, done, skipped = time.perf_counter(), 0, {}
+    model.eval()
+    with torch.inference_mode():
+        for batch in eval_loader(data, model.preprocess, batch_size, workers=workers):
+            skipped |= {problem.path: str(problem) for problem in batch.problems}
+            if not batch.targets:
+                continue
+            done += len(batch.targets)
+            predictions = score_batch(model, metric, batch, settings)
+            if watch is not None:
+                for prediction, truth in zip(predictions, batch.truths or [], strict=True):
+                    prediction.path, prediction.image_id = str(truth.get("path", "")), truth.get("image_id")
+                    watch(prediction, truth)
+            if progress is not None:
+                progress(done, len(data))
+    if not done:
+        raise DataError(data.index.root, "none of the images can be read", hint=next(iter(skipped.values()), ""))
+    return Evaluation(metric.compute(), metric.tables(), metric.main, done, time.perf_counter() - began, skipped, settings)
+
+
+def score_batch(model: Model, metric: Metric, batch: Any, settings: DecodeSettings) -> list[Prediction]:
+    """Predictions of a batch, added to the metric."""
+    if isinstance(model, AdversarialModel):
+        made = generated_like(model, batch)
+        metric.update(made, real_truths(model, batch))
+        return list(made)
+    predictions = model.predict_batch(batch.images, batch.geometries, **asdict(settings))
+    metric.update(predictions, batch.truths)
+    return predictions
+
+
+def align_classes(data: Dataset, model: Model) -> Dataset:
+    """The data with labels in the model's order of names; an error where the data have a class that the model lacks."""
+    if model.task == "generate" or list(data.classes) == list(model.classes):
+        return data
+    if all(name.isdigit() for name in model.classes) and len(model.classes) == len(data.classes):
+        model.classes = list(data.classes)  # a model that never learnt names
+        return data
+    unknown = [name for name in data.classes if name not in model.classes]
+    if unknown:
+        names = ", ".join(map(repr, unknown[:6]))
+        raise UsageError(f"the data have classes that the model lacks: {names}{suggest(unknown[0], model.classes)}")
+    return relabel(data, [model.classes.index(name) for name in data.classes], list(model.classes))
+
+
+def relabel(data: Dataset, mapping: list[int], classes: list[str]) -> Dataset:
+    """A data set with label k turned to ``mapping[k]``."""
+    import dataclasses
+
+    import numpy as np
+
+    from saccade.data.records import PackedRecords
+
+    table = np.asarray(mapping)
+
+    def moved() -> Any:
+        for record in data.index.records:
+            if record.label is not None:
+                record.label = int(table[record.label])
+            if record.labels is not None and len(record.labels):
+                record.labels = table[record.labels]
+            yield record
+
+    values = data.index.mask_values
+    if data.index.tasks[:1] == ("segment",):
+        values = {raw: int(table[k]) for raw, k in (values or {k: k for k in range(len(mapping))}).items()}
+    index = dataclasses.replace(data.index, records=PackedRecords(moved()), classes=classes, mask_values=values)
+    return Dataset(index, data.indices, channels=data.channels, split=data.split)

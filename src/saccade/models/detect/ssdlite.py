@@ -1,0 +1,504 @@
+"""SSDlite: a single-shot detector whose prediction layers are depthwise separable.
+
+Papers:
+    Liu, Anguelov, Erhan, Szegedy, Reed, Fu, Berg: SSD: Single Shot MultiBox Detector, 2016, arXiv 1512.02325.
+    Sandler, Howard, Zhu, Zhmoginov, Chen: MobileNetV2: Inverted Residuals and Linear Bottlenecks, 2018, arXiv 1801.04381 (6.2: SSDlite).
+    Howard et al.: Searching for MobileNetV3, 2019, arXiv 1905.02244 (section 6.3: where the maps are taken, the reduced tail).
+
+New in SSD: boxes and classes in one pass, from several maps, relative to default boxes of several scales and shapes. New in SSDlite: each
+3x3 prediction convolution becomes a depthwise 3x3 and a 1x1, which brings the heads from millions of parameters to thousands.
+
+Where it is:
+    SSD figure 2, the six maps                          :class:`MobileNetMaps`
+    SSD section 2.2, default boxes, equation 4          :mod:`saccade.boxes.anchors`
+    SSD section 2.2, matching (IoU > 0.5, best box)     :func:`match`
+    SSD equations 1 to 3, loss; hard negatives 3 to 1   :meth:`SSDLite.losses`
+    MobileNetV2 section 6.2, SSDlite's layers           :func:`prediction_block`
+
+Two registered forms, because the published network is made for 118 000 images and not for 200:
+
+``ssdlite320`` is the published network as torchvision keeps it (MobileNetV3-Large with the reduced tail, maps of 20, 10, 5, 3, 2, 1 cells,
+six boxes a cell, scales 0.2 to 0.95). Its weights load and give the same numbers. Deviation from the paper: torchvision's scales.
+
+``ssdlite`` is saccade's quick detector, good when trained from scratch on one's own few images (measured: README of ``results/``). It keeps
+SSDlite's form (one pass, separable heads, default boxes, R-CNN's coder) and differs where a later paper showed how:
+    maps      strides 8 to 64, fused from coarse to fine (:class:`FusedMaps`; Lin et al., FPN, arXiv 1612.03144): stride 16 is too coarse
+              for objects of 20 pixels;
+    boxes     one square a cell, four cells wide: the assignment below needs no shapes;
+    matching  by how well the network itself classifies and places a truth, top 10 (:func:`assign_aligned`; Feng et al., TOOD,
+              arXiv 2108.07755), no hard negatives: the class loss is the quality focal loss (Li et al., arXiv 2006.04388), the box loss
+              is GIoU; sigmoids, no background class.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision import ops
+from torchvision.models import mobilenet_v2, mobilenet_v3_large
+
+from saccade.boxes.anchors import grid_boxes, ssd_scales, ssd_sides
+from saccade.boxes.coders import BoxCoder
+from saccade.boxes.iou import paired_iou, pairwise_iou
+from saccade.boxes.nms import select
+from saccade.data.transforms.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+from saccade.models.base import Model
+from saccade.models.weights import fetch_torchvision, load_state
+from saccade.types.errors import UsageError, suggest
+from saccade.types.geometry import Geometry
+from saccade.types.prediction import Detection
+from saccade.types.recipe import Recipe
+from saccade.types.sample import Target
+
+Norm = Callable[[int], nn.Module]
+Raw = dict[str, Tensor]
+
+torchvision_norm: Norm = partial(nn.BatchNorm2d, eps=0.001, momentum=0.03)
+
+
+# -- layers ---------------------------------------------------------------------------------------
+
+
+def conv(in_channels: int, out_channels: int, kernel: int = 1, stride: int = 1, groups: int = 1, *, norm: Norm) -> nn.Sequential:
+    """Convolution, batch normalisation, ReLU6."""
+    return ops.Conv2dNormActivation(
+        in_channels, out_channels, kernel, stride, groups=groups, norm_layer=norm, activation_layer=nn.ReLU6
+    )  # fmt: skip
+
+
+def separable(in_channels: int, out_channels: int, stride: int = 1, *, norm: Norm) -> nn.Sequential:
+    """Depthwise 3x3, then 1x1, each with batch normalisation and ReLU6."""
+    return nn.Sequential(conv(in_channels, in_channels, 3, stride, in_channels, norm=norm), conv(in_channels, out_channels, norm=norm))
+
+
+def prediction_block(in_channels: int, out_channels: int, *, norm: Norm) -> nn.Sequential:
+    """SSDlite's prediction layer: depthwise 3x3 with normalisation and ReLU6, then a plain 1x1."""
+    return nn.Sequential(conv(in_channels, in_channels, 3, groups=in_channels, norm=norm), nn.Conv2d(in_channels, out_channels, 1))
+
+
+def extra_block(in_channels: int, out_channels: int, *, norm: Norm) -> nn.Sequential:
+    """SSD's extra layer, separable: 1x1 to half the channels, depthwise 3x3 of stride 2, 1x1."""
+    half = out_channels // 2
+    return nn.Sequential(conv(in_channels, half, norm=norm), conv(half, half, 3, 2, half, norm=norm), conv(half, out_channels, norm=norm))
+
+
+def normal_init(module: nn.Module, std: float = 0.03) -> None:
+    """Weights of convolutions from N(0, std), biases 0."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.normal_(layer.weight, std=std)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+# -- maps -----------------------------------------------------------------------------------------
+
+
+class MobileNetMaps(nn.Module):
+    """Six maps: inside the block that goes to stride 32 (after its expansion, MobileNetV3 section 6.3), at the end, and four extra layers.
+
+    Module names are torchvision's, so that its state dict fits.
+    """
+
+    def __init__(self, layers: nn.Sequential, *, norm: Norm) -> None:
+        super().__init__()
+        last = max(i for i, layer in enumerate(layers) if getattr(layer, "_is_cn", False))  # the block that goes to stride 32
+        inner = getattr(layers[last], "block", None) or layers[last].conv
+        self.features = nn.Sequential(nn.Sequential(*layers[:last], inner[0]), nn.Sequential(inner[1:], *layers[last + 1 :]))
+        channels = (layers[-1].out_channels, 512, 256, 256, 128)
+        self.extra = nn.ModuleList(extra_block(i, o, norm=norm) for i, o in pairwise(channels))
+        normal_init(self)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        maps = []
+        for layer in (*self.features, *self.extra):
+            x = layer(x)
+            maps.append(x)
+        return maps
+
+
+class TimmMaps(nn.Module):
+    """Six maps on any timm backbone: its strides 16 and 32, and SSD's four extra layers."""
+
+    def __init__(self, name: str, in_chans: int, *, norm: Norm) -> None:
+        super().__init__()
+        self.features = timm_features(name, (16, 32), in_chans, pretrained=False)
+        channels = (self.features.feature_info.channels()[-1], 512, 256, 256, 128)
+        self.extra = nn.ModuleList(extra_block(i, o, norm=norm) for i, o in pairwise(channels))
+        normal_init(self.extra)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        maps = self.features(x)
+        for layer in self.extra:
+            maps.append(layer(maps[-1]))
+        return maps
+
+
+class FusedMaps(nn.Module):
+    """Four maps of equal width, strides 8 to 64: a backbone's strides 8, 16, 32, each with the coarser ones added (FPN), and one below.
+
+    FPN's 3x3 convolutions are separable here, as everything in SSDlite.
+    """
+
+    def __init__(self, name: str, width: int, in_chans: int, pretrained: bool) -> None:
+        super().__init__()
+        norm = nn.BatchNorm2d
+        self.features = timm_features(name, (8, 16, 32), in_chans, pretrained)
+        self.lateral = nn.ModuleList(conv(c, width, norm=norm) for c in self.features.feature_info.channels())
+        self.smooth = nn.ModuleList(separable(width, width, norm=norm) for _ in range(3))
+        self.extra = separable(width, width, 2, norm=norm)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        maps = [lateral(f) for lateral, f in zip(self.lateral, self.features(x), strict=True)]
+        for i in (1, 0):
+            maps[i] = maps[i] + F.interpolate(maps[i + 1], size=maps[i].shape[-2:], mode="nearest")
+        maps = [smooth(m) for smooth, m in zip(self.smooth, maps, strict=True)]
+        return [*maps, self.extra(maps[-1])]
+
+
+def timm_features(name: str, strides: tuple[int, ...], in_chans: int, pretrained: bool) -> nn.Module:
+    """A timm network that gives its maps of these strides.
+
+    Raises:
+        UsageError: timm does not know the name, or the network has no such maps.
+    """
+    import timm
+
+    try:
+        reductions = timm.create_model(name, features_only=True, pretrained=False).feature_info.reduction()
+    except (RuntimeError, AttributeError) as error:
+        raise UsageError(f"timm has no backbone {name!r} that gives feature maps{suggest(name, timm.list_models())}") from error
+    if not set(strides) <= set(reductions):
+        raise UsageError(f"backbone {name} gives strides {reductions}, needed are {list(strides)}")
+    indices = [len(reductions) - 1 - reductions[::-1].index(stride) for stride in strides]  # the last map of each stride
+    return timm.create_model(name, features_only=True, out_indices=indices, in_chans=in_chans, pretrained=pretrained)
+
+
+# -- the published detector -----------------------------------------------------------------------
+
+
+class SSDLite(Model):
+    """SSD with SSDlite's prediction layers on the maps of a backbone, trained with the multibox loss.
+
+    ``raw`` gives ``logits`` (B, A, K + 1), background first, and ``deltas`` (B, A, 4) for the A default boxes ``priors`` (A, 4).
+
+    Args:
+        num_classes: K, without background; label k is output k + 1.
+        backbone: images to a list of maps.
+        sides: grids (H, W) of the maps to (n, 2) sides of default boxes in pixels, a map.
+        preprocess: resizes to the square input.
+        norm: normalisation of the heads.
+        tower: separable layers before each prediction layer.
+    """
+
+    task = "detect"
+    loss_names = ("multibox",)
+    coder = BoxCoder((10.0, 10.0, 5.0, 5.0))
+    background = 1  # outputs of the class layers beside the classes
+    candidates = 300  # boxes a class that enter NMS
+    priors: Tensor
+
+    def __init__(
+        self,
+        num_classes: int,
+        backbone: nn.Module,
+        sides: Callable[[list[tuple[int, int]]], list[Tensor]],
+        *,
+        preprocess: Preprocess,
+        norm: Norm = torchvision_norm,
+        tower: int = 0,
+    ) -> None:
+        super().__init__(num_classes)
+        self.backbone, self.preprocess = backbone, preprocess
+        height, width = preprocess.size
+        with torch.no_grad():
+            maps = backbone.eval()(torch.zeros(1, preprocess.channels, height, width))
+        backbone.train()
+        grids = [(m.shape[-2], m.shape[-1]) for m in maps]
+        shapes = sides(grids)
+        boxes = [grid_boxes(g, s, (height / g[0], width / g[1])) for g, s in zip(grids, shapes, strict=True)]
+        self.register_buffer("priors", torch.cat(boxes), persistent=False)
+
+        def heads(columns: int) -> nn.ModuleList:
+            return nn.ModuleList(
+                nn.Sequential(
+                    *(separable(m.shape[1], m.shape[1], norm=norm) for _ in range(tower)),
+                    *prediction_block(m.shape[1], columns * len(s), norm=norm),
+                )
+                for m, s in zip(maps, shapes, strict=True)
+            )
+
+        self.classification, self.regression = heads(num_classes + self.background), heads(4)
+        self.reset_heads()
+
+    def reset_heads(self) -> None:
+        """Draw the heads' weights anew."""
+        normal_init(self.classification)
+        normal_init(self.regression)
+
+    def raw(self, images: Tensor) -> Raw:
+        """``{"logits": (B, A, columns), "deltas": (B, A, 4)}`` of (B, C, H, W) images."""
+        maps = self.backbone(images)
+
+        def rows(heads: nn.ModuleList, columns: int) -> Tensor:
+            out = [head(m).permute(0, 2, 3, 1).reshape(len(m), -1, columns) for head, m in zip(heads, maps, strict=True)]
+            return torch.cat(out, dim=1).float()
+
+        return {"logits": rows(self.classification, self.num_classes + self.background), "deltas": rows(self.regression, 4)}
+
+    def scores(self, logits: Tensor) -> Tensor:
+        """(..., K) probabilities of the classes."""
+        return logits.softmax(-1)[..., 1:]
+
+    def decode(
+        self, raw: Raw, geometries: Sequence[Geometry], *, score: float = 0.3, iou: float = 0.5, max_detections: int = 100
+    ) -> list[Detection]:
+        """Boxes on the default boxes, best candidates of each class, class-wise NMS."""
+        height, width = self.preprocess.size
+        out = []
+        for deltas, scores, geometry in zip(raw["deltas"], self.scores(raw["logits"]), geometries, strict=True):
+            boxes = ops.clip_boxes_to_image(self.coder.decode(deltas, self.priors), (height, width))
+            found, value, label = select(boxes, scores, score=score, iou=iou, max_detections=max_detections, candidates=self.candidates)
+            found = geometry.boxes_to_original(found)
+            out.append(Detection(boxes=found.cpu().numpy(), labels=label.cpu().numpy(), scores=value.cpu().numpy()))
+        return out
+
+    def losses(self, images: Tensor, targets: list[Target]) -> dict[str, Tensor]:
+        """Multibox loss (SSD equation 1 with alpha 1): smooth L1 of matched boxes and cross entropy, both over the number of matches.
+
+        Equation 3 with hard negatives: of an image's unmatched boxes count the three times as many as matched ones of highest loss.
+        """
+        raw = self.raw(images)
+        logits, deltas = raw["logits"], raw["deltas"]
+        labels = torch.zeros(logits.shape[:2], dtype=torch.long, device=logits.device)
+        ignored = torch.zeros_like(labels, dtype=torch.bool)
+        box_loss = deltas.sum() * 0
+        for i, target in enumerate(targets):
+            boxes, classes, crowd = truths(target, deltas)
+            ignored[i] = covered(self.priors, crowd)
+            if len(boxes):
+                matched = match(boxes, self.priors)
+                found = (matched >= 0).nonzero()[:, 0]
+                labels[i, found] = classes[matched[found]] + 1
+                wanted = self.coder.encode(boxes[matched[found]], self.priors[found])
+                box_loss = box_loss + F.smooth_l1_loss(deltas[i, found], wanted, reduction="sum")
+        class_loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view_as(labels)
+        positive = labels > 0
+        rank = class_loss.detach().masked_fill(positive | ignored, -torch.inf).argsort(1, descending=True).argsort(1)
+        hard = (rank < 3 * positive.sum(1, keepdim=True)) & ~ignored
+        count = positive.sum().clamp_min(1)
+        return {"class": class_loss[positive | hard].sum() / count, "box": box_loss / count}
+
+    def translate_weights(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Rename torchvision's entries to ours."""
+        ours = {"head.classification_head.module_list.": "classification.", "head.regression_head.module_list.": "regression."}
+        return {next((name.replace(t, o) for t, o in ours.items() if name.startswith(t)), name): v for name, v in state.items()}
+
+
+def truths(target: Target, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Boxes (N, 4) and labels (N,) to learn, and boxes (M, 4) of crowds, on the device of ``like``; boxes without area are left out."""
+    boxes = target["boxes"].as_subclass(Tensor).to(like)
+    labels = target["labels"].to(like.device)
+    crowd = target["iscrowd"].to(like.device) if "iscrowd" in target else torch.zeros_like(labels, dtype=torch.bool)
+    whole = (boxes[:, 2:] > boxes[:, :2]).all(1)
+    return boxes[whole & ~crowd], labels[whole & ~crowd], boxes[whole & crowd]
+
+
+def covered(priors: Tensor, crowd: Tensor) -> Tensor:
+    """(A,) whether more than half of a default box lies in one crowd: it is no evidence for the background."""
+    corner = torch.maximum(priors[:, None, :2], crowd[None, :, :2])
+    inter = (torch.minimum(priors[:, None, 2:], crowd[None, :, 2:]) - corner).clamp_min(0).prod(-1)
+    return (inter > 0.5 * ops.box_area(priors)[:, None]).any(1)
+
+
+def match(boxes: Tensor, priors: Tensor, threshold: float = 0.5) -> Tensor:
+    """(A,) index of the truth that each default box learns, or -1: the truth of highest IoU if over the threshold.
+
+    Each truth takes its best default box whatever the IoU (SSD section 2.2).
+    """
+    overlap = pairwise_iou(boxes, priors)
+    value, matched = overlap.max(0)
+    matched[value < threshold] = -1
+    matched[overlap.argmax(1)] = torch.arange(len(boxes), device=boxes.device)
+    return matched
+
+
+# -- saccade's form -------------------------------------------------------------------------------
+
+
+class FusedSSDLite(SSDLite):
+    """SSDlite on fused maps, trained by task-aligned assignment with quality focal and GIoU loss; classes are sigmoids.
+
+    The coder has no variances: under an IoU loss they only slow the sides down.
+    """
+
+    loss_names = ("aligned",)
+    coder = BoxCoder((1.0, 1.0, 1.0, 1.0))
+    background = 0
+    box_weight = 2.0
+
+    def reset_heads(self) -> None:
+        """Small weights; each class starts at probability 0.01, that the many empty cells do not swamp the first steps (RetinaNet)."""
+        for head in (*self.classification, *self.regression):
+            nn.init.normal_(head[-1].weight, std=0.01)
+            nn.init.zeros_(head[-1].bias)
+        for head in self.classification:
+            nn.init.constant_(head[-1].bias, math.log(0.01 / 0.99))
+
+    def scores(self, logits: Tensor) -> Tensor:
+        """(..., K) probabilities of the classes."""
+        return logits.sigmoid()
+
+    def losses(self, images: Tensor, targets: list[Target]) -> dict[str, Tensor]:
+        """Quality focal loss of all default boxes, and GIoU loss of the assigned ones weighted by quality, over the sum of qualities."""
+        raw = self.raw(images)
+        logits, boxes = raw["logits"], self.coder.decode(raw["deltas"], self.priors)
+        quality = torch.zeros_like(logits)
+        ignored = torch.zeros(logits.shape[:2], dtype=torch.bool, device=logits.device)
+        box_loss = boxes.sum() * 0
+        for i, target in enumerate(targets):
+            wanted, classes, crowd = truths(target, boxes)
+            ignored[i] = covered(self.priors, crowd)
+            if len(wanted):
+                truth, prior, value = assign_aligned(logits[i].detach().sigmoid(), boxes[i].detach(), self.priors, wanted, classes)
+                quality[i, prior, classes[truth]] = value
+                box_loss = box_loss + ((1 - paired_iou(boxes[i, prior], wanted[truth], "giou")) * value).sum()
+        ignored &= ~(quality > 0).any(-1)
+        entropy = F.binary_cross_entropy_with_logits(logits, quality, reduction="none")
+        class_loss = (entropy * (quality - logits.sigmoid()).square())[~ignored].sum()
+        total = quality.sum().clamp_min(1)
+        return {"class": class_loss / total, "box": self.box_weight * box_loss / total}
+
+
+def assign_aligned(
+    scores: Tensor, boxes: Tensor, priors: Tensor, truth: Tensor, labels: Tensor, *, top: int = 10, power: float = 6.0
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Task-aligned assignment (TOOD, equations 1 and 6).
+
+    Of the default boxes whose centre lies in a truth (and the one that overlaps it most) the ``top`` with the highest alignment
+    ``t = s * u^power`` learn it, ``s`` being the score of its class and ``u`` the IoU of the predicted box.
+
+    Args:
+        scores: (A, K); boxes: (A, 4) predicted; priors: (A, 4).
+        truth: (N, 4); labels: (N,).
+
+    Returns:
+        (M,) indices of truths, of default boxes, and (M,) qualities: ``t`` scaled so that a truth's largest is its largest ``u``.
+    """
+    overlap, rows = pairwise_iou(truth, boxes), torch.arange(len(truth), device=truth.device)
+    near = pairwise_iou(truth, priors)
+    centre = (priors[:, :2] + priors[:, 2:]) / 2
+    candidate = ((centre > truth[:, None, :2]) & (centre < truth[:, None, 2:])).all(-1)
+    candidate[rows, near.argmax(1)] = True
+    aligned = scores[:, labels].T * overlap**power + 1e-12 * near  # the last term decides while no predicted box overlaps
+    aligned = torch.where(candidate, aligned, aligned.new_zeros(()))
+    value, index = aligned.topk(min(top, len(priors)), dim=1)
+    chosen = torch.zeros_like(candidate).scatter_(1, index, value > 0)
+    best = torch.where(chosen, overlap, overlap.new_full((), -1.0)).argmax(0)  # a default box learns one truth: the one it overlaps most
+    chosen &= rows[:, None] == best
+    aligned = torch.where(chosen, aligned, aligned.new_zeros(()))
+    largest = torch.where(chosen, overlap, overlap.new_zeros(())).amax(1, keepdim=True)
+    quality = aligned / aligned.amax(1, keepdim=True).clamp_min(1e-12) * largest
+    index, prior = chosen.nonzero(as_tuple=True)
+    return index, prior, quality[index, prior]
+
+
+# -- builders -------------------------------------------------------------------------------------
+
+
+def ssdlite(
+    num_classes: int, *, in_chans: int = 3, pretrained: bool = False, backbone: str = "cs3darknet_s", size: int = 320, width: int = 96
+) -> FusedSSDLite:
+    """Saccade's quick detector (see the module's header).
+
+    Args:
+        num_classes: without background.
+        in_chans: 1 or 3.
+        pretrained: start from timm's weights of the backbone, where timm has some.
+        backbone: any timm network with maps of strides 8, 16 and 32.
+        size: side of the square input in pixels.
+        width: channels of the fused maps and heads.
+    """
+    maps = FusedMaps(backbone, width, in_chans, pretrained)
+    mean, std = (IMAGENET_MEAN, IMAGENET_STD) if in_chans == 3 else ((0.5,), (0.5,))
+    preprocess = Preprocess(size=(size, size), channels=in_chans, mean=mean, std=std)
+
+    def sides(grids: list[tuple[int, int]]) -> list[Tensor]:
+        return [torch.full((1, 2), 3.0 * stride) for stride in (8, 16, 32, 64)]
+
+    return FusedSSDLite(num_classes, maps, sides, preprocess=preprocess, norm=nn.BatchNorm2d, tower=1)
+
+
+def ssdlite320(
+    num_classes: int = 90,
+    *,
+    in_chans: int = 3,
+    pretrained: bool = False,
+    backbone: str = "mobilenet_v3_large",
+    size: int = 320,
+    smallest: float = 0.2,
+    largest: float = 0.95,
+) -> SSDLite:
+    """The published SSDlite; the default is torchvision's ``ssdlite320_mobilenet_v3_large``.
+
+    Args:
+        num_classes: without background. torchvision's 90 are COCO's ids 1 to 90, so that label k is id k + 1 and ten labels name nothing.
+        in_chans: 1 or 3.
+        pretrained: load torchvision's COCO weights; with another number of classes than 90 the class layers' outputs start anew.
+        backbone: "mobilenet_v3_large" (torchvision's, reduced tail), "mobilenet_v2" (torchvision's), or any timm network.
+        size: side of the square input in pixels.
+        smallest, largest: scales of the default boxes of the first and the last map, relative to the input.
+    """
+    if pretrained and (backbone, in_chans) != ("mobilenet_v3_large", 3):
+        raise UsageError("ssdlite320 has published weights for backbone mobilenet_v3_large and in_chans 3 only")
+    if backbone == "mobilenet_v3_large":
+        layers = mobilenet_v3_large(weights=None, reduced_tail=True, norm_layer=torchvision_norm).features
+        maps: nn.Module = MobileNetMaps(with_channels(layers, in_chans), norm=torchvision_norm)
+    elif backbone == "mobilenet_v2":
+        layers = mobilenet_v2(weights=None, norm_layer=torchvision_norm).features
+        maps = MobileNetMaps(with_channels(layers, in_chans), norm=torchvision_norm)
+    else:
+        maps = TimmMaps(backbone, in_chans, norm=torchvision_norm)
+
+    def sides(grids: list[tuple[int, int]]) -> list[Tensor]:
+        scales = ssd_scales(len(grids), smallest, largest)
+        return [ssd_sides(scale, following, (2, 3)) * size for scale, following in pairwise(scales)]
+
+    half = (0.5,) * in_chans
+    preprocess = Preprocess(size=(size, size), channels=in_chans, mean=half, std=half, antialias=False)
+    model = SSDLite(num_classes, maps, sides, preprocess=preprocess)
+    if pretrained:
+        from torchvision.models.detection import SSDLite320_MobileNet_V3_Large_Weights as Published
+
+        state = model.translate_weights(fetch_torchvision(Published.COCO_V1))
+        if num_classes != 90:  # keep the fresh outputs
+            own = model.state_dict()
+            state.update({name: own[name] for name in own if name.startswith("classification.") and own[name].shape != state[name].shape})
+        load_state(model, state, Published.COCO_V1.url)
+    return model
+
+
+def with_channels(layers: nn.Sequential, in_chans: int) -> nn.Sequential:
+    """The layers with a first convolution that takes ``in_chans`` channels."""
+    first = layers[0][0]
+    if in_chans != first.in_channels:
+        layers[0][0] = nn.Conv2d(in_chans, first.out_channels, first.kernel_size, first.stride, first.padding, bias=False)
+    return layers
+
+
+RECIPES = {
+    "ssdlite": Recipe(
+        epochs=60, batch_size=8, optimizer="adamw", lr=2e-3, weight_decay=0.05, warmup=2.0, lr_final=0.01, clip=10.0, ema=0.998,
+        channels_last=True, hflip=0.5, vflip=0.5, scale=0.3, brightness=0.2, contrast=0.2, saturation=0.2,
+    ),
+    "ssdlite320": Recipe(
+        epochs=60, batch_size=24, optimizer="sgd", lr=0.015, weight_decay=4e-5, momentum=0.9, warmup=1.0, schedule="cosine",
+        hflip=0.5, scale=0.3, brightness=0.2, contrast=0.2, saturation=0.2,
+    ),
+}  # fmt: skip

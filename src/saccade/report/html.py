@@ -1,0 +1,293 @@
+"""report.html: one file without network or script: what was run, how it went, the best and the worst predictions."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from PIL import Image
+
+from saccade.engine.config import RunConfig
+from saccade.engine.files import write_text
+from saccade.models.base import AdversarialModel, Model
+from saccade.report import svg
+from saccade.types import drawing
+from saccade.types.prediction import Classification, Detection, Prediction, Segmentation
+from saccade.types.recipe import PREDICTION
+from saccade.types.sample import Target
+
+STYLE = """
+:root{color-scheme:light dark;--ink:#1b1f24;--soft:#57606a;--paper:#fff;--line:#d0d7de;--wash:#f6f8fa;--mark:31,111,235}
+@media(prefers-color-scheme:dark){:root{--ink:#e6edf3;--soft:#9aa4af;--paper:#0d1117;--line:#30363d;--wash:#161b22;--mark:88,150,255}}
+*{box-sizing:border-box}body{margin:0 auto;max-width:1180px;padding:1.2rem;background:var(--paper);color:var(--ink);font:16px/1.5 system-ui,sans-serif}
+h1{font-size:1.6rem;margin:.2rem 0}h2{font-size:1.2rem;margin:2rem 0 .6rem;border-bottom:1px solid var(--line)}
+p{margin:.4rem 0}.soft,figcaption,caption{color:var(--soft)}.big{font-size:2.2rem;font-weight:650}
+.row{display:flex;flex-wrap:wrap;gap:1rem}.row>figure{flex:1 1 340px;max-width:560px}figure{margin:0;min-width:0}
+table{border-collapse:collapse;font-variant-numeric:tabular-nums}td,th{padding:.2rem .7rem;text-align:left;border-bottom:1px solid var(--line)}
+td.num{text-align:right}.cell{text-align:right;background:rgba(var(--mark),calc(var(--share)*.55))}.scroll{overflow-x:auto}
+svg{width:100%;height:auto;background:var(--wash);border-radius:6px}svg text{font:12px system-ui,sans-serif;fill:var(--soft)}.grid{stroke:var(--line)}
+.keys{display:flex;flex-wrap:wrap;gap:.2rem 1rem;font-size:.85rem}.swatch{display:inline-block;width:.8rem;height:.8rem;border-radius:2px;margin-right:.3rem}
+.shots{display:grid;grid-template-columns:repeat(auto-fill,minmax(250px,1fr));gap:1rem}.shots img{width:100%;height:auto;border-radius:6px;display:block;image-rendering:auto}
+.shots figcaption{font-size:.85rem;overflow-wrap:anywhere}pre{background:var(--wash);padding:.8rem;border-radius:6px;overflow-x:auto;font-size:.85rem}
+.warn{border-left:4px solid #d29922;padding:.3rem .8rem;background:var(--wash)}@media print{body{max-width:none}.shots{grid-template-columns:repeat(3,1fr)}}
+"""
+
+
+def write_report(
+    path: Path,
+    facts: Mapping[str, Any],
+    settings: RunConfig,
+    history: Sequence[Mapping[str, float]],
+    tables: Mapping[str, Any],
+    scored: Sequence[tuple[Prediction, Target]],
+    model: Model,
+    data: Any = None,
+    shots: int = 8,
+) -> None:
+    """Write the report of a run.
+
+    Args:
+        path: file to write, atomically.
+        facts: of the run (:func:`saccade.engine.run.facts` and its metrics).
+        settings: resolved configuration.
+        history: rows of metrics.csv.
+        tables: of the metric.
+        scored: predictions with their truths, validation images.
+        model: for class names and, of generators, samples.
+        data: the validation data, to decode the pictures that are shown.
+        shots: how many best and how many worst predictions.
+    """
+    metrics, main = facts["metrics"], facts["main"]
+    parts = [f"<h1>{html.escape(settings.model)} on {html.escape(settings.data)}</h1>"]
+    if main:
+        parts.append(
+            f'<p><span class="big">{metrics[main]:.4f}</span> {html.escape(main)} on {facts["images"]["val"]} validation images</p>'
+        )
+    parts.append(warnings(facts))
+    parts.append("<h2>Run</h2>" + run_table(facts, settings))
+    if history:
+        parts.append("<h2>Curves</h2>" + curves(history, main))
+    if metrics:
+        parts.append("<h2>Metrics</h2>" + metric_tables(metrics, tables, model.classes))
+    if isinstance(model, AdversarialModel):
+        parts.append("<h2>Samples</h2>" + samples(model))
+    elif scored:
+        ranked = sorted(((goodness(p, t), i) for i, (p, t) in enumerate(scored)), key=lambda pair: (pair[0], pair[1]))
+        count = min(shots, max(1, len(ranked) // 2))
+        for title, chosen in (("Worst predictions", ranked[:count]), ("Best predictions", ranked[::-1][:count])):
+            figures = "".join(figure(*scored[i], value, data) for value, i in chosen)
+            parts.append(f'<h2>{title}</h2><p class="soft">{explain(scored[0][0])}</p><div class="shots">{figures}</div>')
+    parts.append("<h2>Settings</h2><pre>" + html.escape(yaml.safe_dump(settings.to_dict(), sort_keys=False, allow_unicode=True)) + "</pre>")
+    title = html.escape(f"{settings.model}: saccade report")
+    write_text(
+        path,
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'
+        f"<title>{title}</title><style>{STYLE}</style></head><body><main>{''.join(parts)}</main></body></html>\n",
+    )
+
+
+def warnings(facts: Mapping[str, Any]) -> str:
+    """What was skipped or repaired in the data."""
+    lines = list(facts["skipped"].values()) + list(facts["problems"])
+    if not lines:
+        return ""
+    shown = "<br>".join(html.escape(str(line)) for line in lines[:10])
+    more = f"<br>and {len(lines) - 10} more" if len(lines) > 10 else ""
+    return f'<p class="warn"><b>Data: {len(lines)} skipped or repaired.</b><br>{shown}{more}</p>'
+
+
+def run_table(facts: Mapping[str, Any], settings: RunConfig) -> str:
+    """Who, what, where, how long."""
+    machine = facts["machine"]
+    rows = {
+        "command": facts["command"],
+        "date": facts["date"],
+        "training time": f"{facts['training_seconds']:.0f} s",
+        "images": f"{facts['images']['train']} training, {facts['images']['val']} validation",
+        "seed": facts["seed"],
+        "saccade": f"{facts['saccade']} {facts['commit']}".strip(),
+        "machine": f"{machine.get('gpu') or machine['cpu']}, {machine['cores']} cores, torch {machine['torch']}",
+        "data fingerprint": facts["fingerprint"],
+    }
+    return table([(k, html.escape(str(v))) for k, v in rows.items()])
+
+
+def table(rows: Sequence[tuple[str, str]], number: bool = False) -> str:
+    """A two-column table."""
+    kind = ' class="num"' if number else ""
+    return (
+        '<div class="scroll"><table>'
+        + "".join(f'<tr><th scope="row">{html.escape(k)}</th><td{kind}>{v}</td></tr>' for k, v in rows)
+        + "</table></div>"
+    )
+
+
+def curves(history: Sequence[Mapping[str, float]], main: str) -> str:
+    """Losses, the main metric, the rate."""
+
+    def points(name: str) -> list[tuple[float, float]]:
+        return [(row["epoch"] + 1, row[name]) for row in history if name in row]
+
+    names = list(dict.fromkeys(name for row in history for name in row))
+    parts = [name for name in names if name.startswith("train_") and name != "train_loss"]
+    charts = [svg.line_chart("Loss", {"train": points("train_loss"), "validation": points("val_loss")})]
+    if main:
+        charts.append(svg.line_chart(main, {main: points(main)}))
+    if len(parts) > 1:
+        charts.append(svg.line_chart("Training loss, its parts", {n.removeprefix("train_"): points(n) for n in parts}))
+        charts.append(
+            svg.line_chart(
+                "Validation loss, its parts", {n.removeprefix("train_"): points("val_" + n.removeprefix("train_")) for n in parts}
+            )
+        )
+    charts.append(svg.line_chart("Learning rate", {"lr": points("lr")}))
+    if not any(charts):
+        return table([(f"{row['epoch']:.0f} {k}", f"{v:.4g}") for row in history for k, v in row.items() if k != "epoch"], number=True)
+    return f'<div class="row">{"".join(charts)}</div>'
+
+
+def metric_tables(metrics: Mapping[str, float], tables: Mapping[str, Any], classes: Sequence[str]) -> str:
+    """All numbers: those of the whole set, then by class; the confusion matrix where there is one."""
+    whole = [(k, number(v)) for k, v in metrics.items() if "/" not in k]
+    kinds = list(dict.fromkeys(k.partition("/")[0] for k in metrics if "/" in k))
+    out = [table(whole, number=True)]
+    if kinds:
+        head = "".join(f'<th scope="col">{html.escape(k)}</th>' for k in kinds)
+        rows = "".join(
+            f'<tr><th scope="row">{html.escape(name)}</th>'
+            + "".join(f'<td class="num">{number(metrics.get(f"{k}/{name}", math.nan))}</td>' for k in kinds)
+            + "</tr>"
+            for name in classes
+        )
+        out.append(
+            f'<div class="scroll"><table><caption>By class; "absent" where the data have none</caption><tr><th></th>{head}</tr>{rows}</table></div>'
+        )
+    confusion = tables.get("confusion")
+    if confusion is not None and len(confusion) == len(classes) <= 40:
+        out.append(svg.matrix("Confusion", confusion, classes))
+    curve = tables.get("pr_curves")
+    if isinstance(curve, dict) and curve:
+        series = {name: list(zip(c["recall"], c["precision"], strict=True)) for name, c in list(curve.items())[:8] if c}
+        out.append(
+            '<div class="row">' + svg.line_chart("Precision by recall at IoU 0.5", series, x="recall", y_range=(0.0, 1.0)) + "</div>"
+        )
+    return "".join(out)
+
+
+def number(value: float) -> str:
+    """Four digits, or "absent"."""
+    return f"{value:.4f}" if math.isfinite(value) else "absent"
+
+
+def samples(model: AdversarialModel, count: int = 36) -> str:
+    """A sheet of generated images from fixed noise."""
+    images = [drawing.to_pil(image) for image in model.sample(count, seed=0).cpu()]
+    return f'<img alt="{count} generated images" style="max-width:100%" src="{data_uri(drawing.sheet(images, cell=96))}">'
+
+
+def goodness(prediction: Prediction, truth: Target) -> float:
+    """A score of one image, 1 best: the true class's probability; the F1 of the boxes; the mean IoU."""
+    if isinstance(prediction, Classification):
+        return float(prediction.scores[int(truth["label"])])
+    if isinstance(prediction, Detection):
+        return box_f1(prediction.above(PREDICTION.score), truth)
+    if isinstance(prediction, Segmentation):
+        mask = np.asarray(truth["mask"])
+        valid = mask >= 0
+        ious = [
+            (valid & (mask == k) & (prediction.mask == k)).sum() / max((valid & ((mask == k) | (prediction.mask == k))).sum(), 1)
+            for k in np.unique(mask[valid])
+        ]
+        return float(np.mean(ious)) if ious else 1.0
+    return 0.0
+
+
+def box_f1(prediction: Detection, truth: Target, iou: float = 0.5) -> float:
+    """F1 of the boxes above the drawing score: greedy, best score first, same class, IoU >= 0.5."""
+    import torch
+    from torchvision.ops import box_iou
+
+    keep = ~np.asarray(truth["iscrowd"])
+    boxes, labels = np.asarray(truth["boxes"])[keep], np.asarray(truth["labels"])[keep]
+    if not len(boxes) or not len(prediction.boxes):
+        return 1.0 if len(boxes) == len(prediction.boxes) else 0.0
+    overlap = box_iou(torch.as_tensor(prediction.boxes), torch.as_tensor(boxes)).numpy() * (prediction.labels[:, None] == labels[None])
+    taken, hits = np.zeros(len(boxes), dtype=bool), 0
+    for row in overlap:
+        row = np.where(taken, 0.0, row)
+        if row.max() >= iou:
+            taken[row.argmax()] = True
+            hits += 1
+    return 2 * hits / (len(boxes) + len(prediction.boxes))
+
+
+def explain(prediction: Prediction) -> str:
+    """What orders the pictures."""
+    return {
+        "classify": "By the probability of the true class.",
+        "detect": f"By the F1 of the boxes at score {PREDICTION.score} and IoU 0.5; left the prediction, right the truth.",
+        "segment": "By the image's mean IoU; left the prediction, right the truth.",
+    }.get(prediction.task, "")
+
+
+def figure(prediction: Prediction, truth: Target, value: float, data: Any) -> str:
+    """A drawn prediction beside its truth."""
+    picture = source_picture(prediction, data)
+    if picture is None:
+        return ""
+    if isinstance(prediction, Detection):
+        shown = prediction.above(PREDICTION.score)
+        texts = [""] * len(truth["labels"])
+        right = drawing.boxes(picture, np.asarray(truth["boxes"]), [int(k) for k in truth["labels"]], texts)
+        image = side_by_side(shown.draw(picture), right)
+        note = f"F1 {value:.2f}, {len(shown)} found, {len(truth['labels'])} true"
+    elif isinstance(prediction, Segmentation):
+        other = Segmentation(mask=np.asarray(truth["mask"]), classes=prediction.classes)
+        image = side_by_side(prediction.draw(picture), other.draw(picture))
+        note = f"mean IoU {value:.3f}"
+    else:
+        assert isinstance(prediction, Classification)
+        label = int(truth["label"])
+        image = prediction.draw(picture)
+        note = f"true {prediction.name(label)} {value:.3f}, predicted {prediction.name(prediction.label)} {prediction.score:.3f}"
+    name = html.escape(Path(prediction.path).name or str(prediction.image_id))
+    alt = html.escape(f"{Path(prediction.path).name}: {note}")
+    return f'<figure><img alt="{alt}" src="{data_uri(image)}"><figcaption>{name}: {html.escape(note)}</figcaption></figure>'
+
+
+def source_picture(prediction: Prediction, data: Any) -> Image.Image | None:
+    """The image of a prediction: from the data set by id (idx, synthetic), or its file."""
+    if prediction.image is not None:
+        return prediction.picture()
+    if data is not None:
+        if not hasattr(data, "_positions"):
+            data._positions = {record.image_id: i for i, record in enumerate(data.map_records(lambda r: r))}
+        position = data._positions.get(prediction.image_id)
+        if position is not None:
+            return drawing.to_pil(data.image(data.record(position)))
+    return prediction.picture() if Path(prediction.path).is_file() else None
+
+
+def side_by_side(left: Image.Image, right: Image.Image) -> Image.Image:
+    """Two pictures of one size with a gap."""
+    out = Image.new("RGB", (left.width + right.width + 4, left.height), (255, 255, 255))
+    out.paste(left, (0, 0))
+    out.paste(right, (left.width + 4, 0))
+    return out
+
+
+def data_uri(image: Image.Image, longest: int = 900) -> str:
+    """The picture inside the page."""
+    if max(image.size) > longest:
+        factor = longest / max(image.size)
+        image = image.resize((round(image.width * factor), round(image.height * factor)), Image.Resampling.LANCZOS)
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=85)
+    return "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode()

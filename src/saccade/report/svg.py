@@ -1,0 +1,87 @@
+"""Charts as inline SVG: no script, no font file, readable in light and dark and on paper."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Sequence
+
+WIDTH, HEIGHT = 460, 260
+LEFT, RIGHT, TOP, BOTTOM = 52, 12, 16, 36
+INKS = ("#1f6feb", "#d1495b", "#2a9d5c", "#b8860b", "#7b4fc9", "#c45a00", "#3a8a99", "#8a5a44")
+
+
+def line_chart(
+    title: str, series: dict[str, list[tuple[float, float]]], *, x: str = "epoch", y: str = "", y_range: tuple[float, float] | None = None
+) -> str:
+    """A line a series of (x, y) points; points that are no numbers are left out."""
+    series = {name: [(a, b) for a, b in points if math.isfinite(a) and math.isfinite(b)] for name, points in series.items()}
+    series = {name: points for name, points in series.items() if points}
+    if not series:
+        return ""
+    xs = [a for points in series.values() for a, _ in points]
+    ys = [b for points in series.values() for _, b in points]
+    low_x, high_x = min(xs), max(xs)
+    low_y, high_y = y_range or (min(0.0, *ys), max(ys))
+    ticks_y = nice_ticks(low_y, high_y)
+    low_y, high_y = min(low_y, ticks_y[0]), max(high_y, ticks_y[-1])
+
+    def place(a: float, b: float) -> tuple[float, float]:
+        return (
+            LEFT + (a - low_x) / ((high_x - low_x) or 1) * (WIDTH - LEFT - RIGHT),
+            HEIGHT - BOTTOM - (b - low_y) / ((high_y - low_y) or 1) * (HEIGHT - TOP - BOTTOM),
+        )
+
+    described = "; ".join(f"{name} ends at {points[-1][1]:.4g}" for name, points in series.items())
+    out = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{html.escape(title)}: {html.escape(described)}">']
+    for tick in ticks_y:
+        _, py = place(low_x, tick)
+        out.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{py:.1f}" y2="{py:.1f}" class="grid"/>')
+        out.append(f'<text x="{LEFT - 6}" y="{py + 4:.1f}" text-anchor="end">{tick:.4g}</text>')
+    for tick in nice_ticks(low_x, high_x):
+        if low_x <= tick <= high_x:
+            px, _ = place(tick, low_y)
+            out.append(f'<text x="{px:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{tick:.4g}</text>')
+    out.append(f'<text x="{(WIDTH + LEFT) / 2}" y="{HEIGHT - 4}" text-anchor="middle">{html.escape(x)}</text>')
+    for number, points in enumerate(series.values()):
+        ink = INKS[number % len(INKS)]
+        path = " ".join("{:.1f},{:.1f}".format(*place(a, b)) for a, b in points)
+        dash = ' stroke-dasharray="6 3"' if number % 2 else ""
+        if len(points) == 1:
+            px, py = place(*points[0])
+            out.append(f'<circle cx="{px:.1f}" cy="{py:.1f}" r="4" fill="{ink}"/>')
+        else:
+            out.append(f'<polyline points="{path}" fill="none" stroke="{ink}" stroke-width="2"{dash}/>')
+    out.append("</svg>")
+    keys = "".join(
+        f'<span class="key"><span class="swatch" style="background:{INKS[i % len(INKS)]}"></span>{html.escape(name)}</span>'
+        for i, name in enumerate(series)
+    )
+    return f'<figure><figcaption>{html.escape(title)}{f" ({html.escape(y)})" if y else ""}</figcaption>{"".join(out)}<div class="keys">{keys}</div></figure>'
+
+
+def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
+    """Round numbers from at or below ``low`` to at or above ``high``.
+
+    >>> nice_ticks(0, 1)
+    [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    """
+    if not high > low:
+        return [low, low + 1.0]
+    raw = (high - low) / count
+    power = 10 ** math.floor(math.log10(raw))
+    step = next(m * power for m in (1, 2, 5, 10) if m * power >= raw * 0.999)
+    first = math.floor(low / step + 1e-9)
+    last = math.ceil(high / step - 1e-9)
+    return [round(i * step, 12) for i in range(first, last + 1)]
+
+
+def matrix(title: str, values: Sequence[Sequence[float]], names: Sequence[str]) -> str:
+    """A confusion matrix as an HTML table: rows are truth, columns predictions, shaded by the row's share."""
+    head = "".join(f'<th scope="col">{html.escape(str(n))}</th>' for n in names)
+    rows = []
+    for name, row in zip(names, values, strict=True):
+        total = sum(row) or 1
+        cells = "".join(f'<td style="--share:{v / total:.3f}" class="cell">{v:g}</td>' for v in row)
+        rows.append(f'<tr><th scope="row">{html.escape(str(name))}</th>{cells}</tr>')
+    return f'<div class="scroll"><table class="matrix"><caption>{html.escape(title)}: rows truth, columns prediction</caption><tr><th></th>{head}</tr>{"".join(rows)}</table></div>'

@@ -1,0 +1,17 @@
+"""Segmentation: images to a class a pixel; scored by the mean IoU of the whole set."""
+
+from __future__ import annotations
+
+from saccade.metrics.segmentation import SegmentationMetric
+from saccade.tasks.base import Task
+
+
+class SegmentTask(Task):
+    """Cross entropy, Dice, focal ...; validated by mean IoU."""
+
+    name = "segment"
+
+    @classmethod
+    def make_metric(cls, classes: list[str]) -> SegmentationMetric:
+        """An empty metric."""
+        return SegmentationMetric(classes)

@@ -1,0 +1,110 @@
+"""Score a run, a bundle, a model in memory, or a file of predictions made elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from saccade.data.dataset import Dataset
+from saccade.data.load import load_data
+from saccade.engine.bundle import load_bundle
+from saccade.engine.evaluator import Evaluation, evaluate_model
+from saccade.models.base import Model
+from saccade.types.recipe import EVALUATION, DecodeSettings
+
+
+def evaluate(
+    what: str | Path | Model,
+    data: str | Path | Dataset,
+    *,
+    split: str | None = "test",
+    format: str | None = None,
+    split_file: str | Path | None = None,
+    score: float = EVALUATION.score,
+    iou: float = EVALUATION.iou,
+    max_detections: int = EVALUATION.max_detections,
+    batch_size: int = 16,
+    workers: int | None = None,
+    device: str = "cpu",
+    seed: int | None = None,
+) -> dict[str, float]:
+    """Metrics of a model or of predictions on data.
+
+    Args:
+        what: run folder, bundle folder, Model, or predictions made elsewhere (a COCO results file, a folder of YOLO or VOC
+            files, mask PNGs).
+        data: as in :func:`saccade.load_data`, or a Dataset.
+        split: which part; None is everything.
+        score, iou, max_detections: the same for every model, so that numbers compare.
+        seed: of made splits; None takes the run's own, so that a run is never tested on its training images.
+
+    Returns:
+        Named floats; NaN where a class is absent from the data.
+    """
+    if is_predictions(what):
+        from saccade.workflows.score import score_predictions
+
+        truth = data if isinstance(data, Dataset) or not split else _truth(data, split, format, split_file, seed or 0)
+        return score_predictions(what, truth, format=format)
+    settings = DecodeSettings(score=score, iou=iou, max_detections=max_detections)
+    return evaluate_fully(
+        what, data, split=split, format=format, split_file=split_file, settings=settings, batch_size=batch_size, workers=workers,
+        device=device, seed=seed,
+    ).metrics  # fmt: skip
+
+
+def evaluate_fully(
+    what: str | Path | Model,
+    data: str | Path | Dataset,
+    *,
+    split: str | None = "test",
+    format: str | None = None,
+    split_file: str | Path | None = None,
+    settings: DecodeSettings = EVALUATION,
+    batch_size: int = 16,
+    workers: int | None = None,
+    device: str = "cpu",
+    seed: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    watch: Callable[[Any, Any], None] | None = None,
+) -> Evaluation:
+    """As :func:`evaluate`, with tables, counts, skipped files and time."""
+    model = what if isinstance(what, Model) else load_bundle(what, device)
+    if isinstance(data, Dataset):
+        loaded = data
+    else:
+        seed = run_seed(what) if seed is None else seed
+        loaded = load_data(data, split, format=format, split_file=split_file, task=model.task, seed=seed)
+    return evaluate_model(model, loaded, settings=settings, batch_size=batch_size, workers=workers, progress=progress, watch=watch)
+
+
+def is_predictions(what: object) -> bool:
+    """Whether this is neither a model nor a folder with one."""
+    if isinstance(what, Model):
+        return False
+    path = Path(str(what))
+    return (
+        path.exists()
+        and not (path / "model.json").is_file()
+        and not (path / "model" / "model.json").is_file()
+        and not (path / "config.yaml").is_file()
+    )
+
+
+def run_seed(what: object) -> int:
+    """Seed of the run that a folder belongs to; 0 when unknown."""
+    from saccade.engine.bundle import describe_bundle
+
+    if isinstance(what, Model):
+        return 0
+    folder = Path(str(what))
+    folder = folder / "model" if (folder / "model").is_dir() else folder
+    return int(describe_bundle(folder).get("seed") or 0)
+
+
+def _truth(data: str | Path, split: str, format: str | None, split_file: str | Path | None, seed: int) -> Any:
+    """A truth file is scored as it is; other data are loaded."""
+    if str(data).endswith(".json") and Path(str(data)).is_file():
+        return data
+    return load_data(data, split, format=format, split_file=split_file, seed=seed)

@@ -1,0 +1,54 @@
+"""Suppression against a plain O(n^2) loop, and select() by hand."""
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from saccade.boxes.iou import pairwise_iou
+from saccade.boxes.nms import class_nms, select
+
+
+def greedy(boxes, scores, labels, iou):
+    """The definition, read aloud."""
+    overlap, kept = pairwise_iou(boxes, boxes), []
+    for i in scores.argsort(descending=True, stable=True).tolist():
+        if all(labels[i] != labels[j] or overlap[i, j] <= iou for j in kept):
+            kept.append(i)
+    return kept
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000), st.integers(0, 40), st.floats(0.1, 0.9))
+def test_D1_class_nms_equals_the_definition(seed, n, iou):
+    g = torch.Generator().manual_seed(seed)
+    corner = torch.rand(n, 2, generator=g) * 20
+    boxes = torch.cat([corner, corner + 5 + torch.rand(n, 2, generator=g) * 10], dim=1)
+    scores, labels = torch.rand(n, generator=g), torch.randint(3, (n,), generator=g)
+    assert class_nms(boxes, scores, labels, iou).tolist() == greedy(boxes, scores, labels, iou)
+
+
+def test_D1_nms_is_class_wise():
+    boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 10], [0, 1, 10, 11]])
+    scores = torch.tensor([0.9, 0.8, 0.7])
+    assert class_nms(boxes, scores, torch.tensor([0, 1, 0]), 0.5).tolist() == [0, 1]
+    assert class_nms(boxes.bfloat16(), scores.bfloat16(), torch.tensor([0, 0, 0]), 0.5).tolist() == [0]
+
+
+def test_select_thresholds_suppresses_and_caps():
+    boxes = torch.tensor([[0.0, 0, 10, 10], [0, 1, 10, 11], [50, 50, 60, 60]])
+    scores = torch.tensor([[0.9, 0.1], [0.8, 0.3], [0.2, 0.7]])
+    kept, value, label = select(boxes, scores, score=0.15, iou=0.5, max_detections=10)
+    assert label.tolist() == [0, 1, 1, 0]
+    torch.testing.assert_close(value, torch.tensor([0.9, 0.7, 0.3, 0.2]))
+    torch.testing.assert_close(kept, boxes[[0, 2, 1, 2]])
+    assert select(boxes, scores, score=0.15, iou=0.5, max_detections=10, agnostic=True)[1].tolist() == scores[[0, 2], [0, 1]].tolist()
+    assert len(select(boxes, scores, score=0.0, iou=1.0, max_detections=2)[0]) == 2
+    assert select(boxes, scores, score=0.0, iou=1.0, max_detections=9, candidates=1)[2].tolist() == [0, 1]
+    assert select(boxes, scores, score=0.95, iou=0.5, max_detections=9)[0].shape == (0, 4)
+
+
+def test_select_takes_boxes_of_each_class():
+    boxes = torch.arange(24.0).reshape(3, 2, 4).sort(-1).values
+    kept, _, label = select(boxes, torch.tensor([[0.9, 0.0], [0.0, 0.8], [0.0, 0.0]]), score=0.5, iou=0.5, max_detections=9)
+    assert label.tolist() == [0, 1]
+    torch.testing.assert_close(kept, torch.stack([boxes[0, 0], boxes[1, 1]]))
