@@ -113,6 +113,14 @@ def test_gaps_and_ids_as_text(coco):
     assert coco([HIT, OTHER, HIT], score=0.85)["recall"] == 0.5
 
 
+def test_objects_of_unknown_images_are_counted(coco):
+    truth = json.loads((coco.folder / "truth.json").read_text())
+    truth["annotations"] += [{"id": 3, "image_id": 8, "category_id": 4, "bbox": [0, 0, 1, 1]}, {"image_id": 7, "caption": "a cell"}]
+    (coco.folder / "more.json").write_text(json.dumps(truth))
+    out = coco([HIT, OTHER], truth_name="more.json")
+    assert (out["map"], out["objects"], out["skipped_objects"]) == (1, 2, 1)
+
+
 def test_no_results_are_zero(coco):
     out = coco([])
     assert out["map"] == out["recall"] == 0

@@ -78,6 +78,9 @@ def _flat(polygon: Any) -> list[float]:
     """x0 y0 x1 y1 ... of one polygon, checked."""
     try:
         values = np.asarray(polygon, dtype=np.float64).reshape(-1)
+        if getattr(polygon, "dtype", None) == np.float32:
+            # the decimals of the annotation again: 409.24 must not become 409.239990, for the drawing rounds, and ties are common
+            values = values.round(3)
     except (TypeError, ValueError):
         raise ValueError("a polygon is a list of numbers x0 y0 x1 y1 ...") from None
     if values.size < 6 or values.size % 2:

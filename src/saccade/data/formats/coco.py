@@ -174,7 +174,7 @@ class _Reader:
         known = self._categories(file, data.get("categories"))
         place, dropped = self._images(file, data["images"])
         captions = [a for a in annotations if isinstance(a, dict) and "caption" in a]
-        if captions:
+        if captions or file.path.stem.lower().startswith("captions"):
             self._captions(file, captions, place, dropped)
         objects = annotations if not captions else [a for a in annotations if not (isinstance(a, dict) and "caption" in a)]
         if objects and not known:
@@ -211,12 +211,16 @@ class _Reader:
                 self.report(file, where, f"category {number} has no name; it is called {str(number)!r}")
                 name = str(number)
             if self.names.setdefault(number, name) != name:
-                raise DataError(file.path, f"category {number} is {name!r}, but {self.names[number]!r} in another file", where=where)
+                raise DataError(
+                    file.path, f"category {number} is {fs.shown(name)}, but {fs.shown(self.names[number])} in another file", where=where
+                )
             known.add(number)
             points = item.get("keypoints")
             if isinstance(points, list) and points and all(isinstance(p, str) for p in points):
                 if self.points and self.points != points:
-                    self.report(file, where, f"category {name!r} has other key points than the first that has some; they are skipped")
+                    self.report(
+                        file, where, f"category {fs.shown(name)} has other key points than the first that has some; they are skipped"
+                    )
                 else:
                     self.points, self.num_points = list(points), len(points)
         return known
@@ -249,11 +253,11 @@ class _Reader:
             if path is None and not self.check_files:
                 path = item["file_name"].replace("\\", "/")
             if path is None:
-                self.report(file, where, f"image {item['file_name']!r} is missing; it is dropped")
+                self.report(file, where, f"image {fs.shown(item['file_name'])} is missing; it is dropped")
                 dropped.add(number)
                 continue
             if path in here:
-                self.report(file, where, f"image {path!r} is listed twice; its objects are joined")
+                self.report(file, where, f"image {fs.shown(path)} is listed twice; its objects are joined")
             here.add(path)
             image = self.images.get(path)
             if image is None:
@@ -268,7 +272,7 @@ class _Reader:
         if type(height) is int and type(width) is int and 0 < height < _LIMIT and 0 < width < _LIMIT:
             return height, width
         if height is not None or width is not None:
-            self.report(file, where, f"width {width!r} and height {height!r} are no size; they are ignored")
+            self.report(file, where, f"width {fs.shown(width)} and height {fs.shown(height)} are no size; they are ignored")
         return None
 
     # annotations
@@ -282,7 +286,7 @@ class _Reader:
             image = _lookup(place, item.get("image_id"))
             if image is None:
                 if _lookup(dropped, item.get("image_id")) is None:
-                    self.report(file, where, f"a caption of the unknown image {item.get('image_id')!r} is skipped")
+                    self.report(file, where, f"a caption of the unknown image {fs.shown(item.get('image_id'))} is skipped")
             elif not isinstance(item["caption"], str):
                 self.report(file, where, "a caption that is no text is skipped")
             else:
@@ -395,12 +399,12 @@ class _Reader:
         image = _lookup(place, item.get("image_id"))
         if image is None:
             if _lookup(dropped, item.get("image_id")) is None:
-                skip(f"names the unknown image {item.get('image_id')!r}")
+                skip(f"names the unknown image {fs.shown(item.get('image_id'))}")
             return None
         if twice:
             return skip("has an id that stands twice")
         if type(item.get("category_id")) is not int or item["category_id"] not in known:
-            return skip(f"names the unknown category {item.get('category_id')!r}")
+            return skip(f"names the unknown category {fs.shown(item.get('category_id'))}")
         fixed: dict[str, Any] = {"id": item.get("id"), "image_id": item["image_id"], "category_id": item["category_id"]}
         if type(fixed["id"]) not in (int, str):
             fixed["id"] = None
@@ -414,28 +418,28 @@ class _Reader:
             (x1, y1), (x2, y2) = xy.min(0).tolist(), xy.max(0).tolist()
             self.report(file, where, "has no bbox; the polygon's is taken")
         elif not isinstance(box, list) or len(box) != 4 or not all(_number(v) for v in box):
-            return skip(f"has no box of four numbers but {box!r}")
+            return skip(f"has no box of four numbers but {fs.shown(box)}")
         else:
             x1, y1, x2, y2 = box[0], box[1], box[0] + box[2], box[1] + box[3]
         height, width = image.size or (np.inf, np.inf)
         a, b, c, d = max(x1, 0.0), max(y1, 0.0), min(x2, width), min(y2, height)
         x1f, y1f, x2f, y2f = np.float32([x1, y1, x2, y2])
         if x2f <= x1f or y2f <= y1f:
-            return skip(f"has a box without area {box!r}")
+            return skip(f"has a box without area {fs.shown(box)}")
         if np.float32(c) <= np.float32(a) or np.float32(d) <= np.float32(b):
-            return skip(f"has a box outside the image {box!r}")
+            return skip(f"has a box outside the image {fs.shown(box)}")
         if x1 < -1 or y1 < -1 or x2 > width + 1 or y2 > height + 1:
-            self.report(file, where, f"the box {box!r} leaves the image of {width} x {height}; it is clipped")
+            self.report(file, where, f"the box {fs.shown(box)} leaves the image of {width} x {height}; it is clipped")
             x1, y1, x2, y2 = a, b, c, d
         fixed["bbox"] = [x1, y1, x2 - x1, y2 - y1]
         crowd = item.get("iscrowd", 0)
         fixed["iscrowd"] = 1 if crowd in (1, True) else 0
         if crowd not in (0, 1):
-            self.report(file, where, f"iscrowd is {crowd!r}; 0 is taken")
+            self.report(file, where, f"iscrowd is {fs.shown(crowd)}; 0 is taken")
         if _number(item.get("area")) and item["area"] >= 0:
             fixed["area"] = item["area"]
         elif item.get("area") is not None:
-            self.report(file, where, f"the area {item['area']!r} is replaced by the box's")
+            self.report(file, where, f"the area {fs.shown(item['area'])} is replaced by the box's")
         points = item.get("keypoints")
         if points:
             fine = isinstance(points, list) and len(points) == 3 * self.num_points and all(_number(v) for v in points)
@@ -654,7 +658,7 @@ def rle_problem(code: dict[str, Any]) -> str:
     """What is wrong with a run-length code, or "". A code must be sound before compiled code sees it."""
     size, counts = code.get("size"), code.get("counts")
     if not isinstance(size, list) or len(size) != 2 or not all(type(v) is int and 0 < v < _LIMIT for v in size):
-        return f"the run-length code's size is {size!r}"
+        return f"the run-length code's size is {fs.shown(size)}"
     if isinstance(counts, str):
         try:
             runs = rle_counts(counts)

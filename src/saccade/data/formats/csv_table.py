@@ -112,6 +112,7 @@ def read(root: Path, classes: Sequence[str] | None = None) -> DataIndex:
             problems.add("tables beside those of the splits", path, "is of no split, beside tables of splits; not read")
         else:
             chosen.append(path)
+    chosen.sort(key=lambda path: split_rank(_table_split(path)))
     if not chosen:
         raise DataError(root, "holds no table", hint=f"expected a {' or '.join(SUFFIXES)} file with the columns image and label")
     finder = _Finder(folder, problems)
@@ -329,12 +330,13 @@ def _add_box(image: _Image, row: list[str], columns: dict[str, int], text: str, 
     fields = [row[columns[c]].strip() for c in keys]
     if not text and not any(fields):
         return  # an image without objects
+    shown = " ".join(f[:20] for f in fields)
     try:
         values = [float(v) for v in fields]
     except ValueError:
         values = [math.nan]
     if not all(map(math.isfinite, values)) or max(map(abs, values)) > 1e9:
-        problems.add("boxes that are no numbers", path, f"box {' '.join(fields)!r} is not four numbers; row skipped", where=where)
+        problems.add("boxes that are no numbers", path, f"box {shown!r} is not four numbers; row skipped", where=where)
         return
     x1, y1, x2, y2 = values if keys is _CORNERS else (values[0], values[1], values[0] + values[2], values[1] + values[3])
     if not text:
@@ -344,12 +346,10 @@ def _add_box(image: _Image, row: list[str], columns: dict[str, int], text: str, 
         height, width = image.size
         clipped = (min(max(x1, 0), width), min(max(y1, 0), height), min(max(x2, 0), width), min(max(y2, 0), height))
         if clipped != (x1, y1, x2, y2):
-            problems.add(
-                "boxes that leave their image", path, f"box {' '.join(fields)} leaves the {width}x{height} image; cut", where=where
-            )
+            problems.add("boxes that leave their image", path, f"box {shown} leaves the {width}x{height} image; cut", where=where)
             x1, y1, x2, y2 = clipped
     if not (np.float32(x2) > np.float32(x1) and np.float32(y2) > np.float32(y1)):
-        problems.add("boxes without area", path, f"box {' '.join(fields)} has no area; row skipped", where=where)
+        problems.add("boxes without area", path, f"box {shown} has no area; row skipped", where=where)
         return
     image.names.append(text)
     image.boxes.append((x1, y1, x2, y2))

@@ -75,6 +75,12 @@ def read_json(path: Path) -> Any:
         raise DataError(path, f"is not usable JSON: {error}") from None
 
 
+def shown(value: object, limit: int = 80) -> str:
+    """A value of a file for a message: its repr, cut."""
+    text = repr(value)
+    return text if len(text) <= limit else f"{text[: limit - 4]}...{text[-1]}"
+
+
 class ImageFinder:
     """Finds the images that annotations name, inside the root only. A folder is listed once, so a look-up costs a microsecond.
 
@@ -92,7 +98,7 @@ class ImageFinder:
     def find(self, name: object, *, source: str | Path, where: str = "") -> str | None:
         """Path relative to the root; None when no folder has the file; DataError when the name leaves the root."""
         if not isinstance(name, str) or not name.strip() or "\x00" in name:
-            raise DataError(source, f"holds an unusable file name {name!r}", where=where)
+            raise DataError(source, f"holds an unusable file name {shown(name)}", where=where)
         parent, _, base = name.replace("\\", "/").rpartition("/")
         outside = None
         for folder in self.folders:

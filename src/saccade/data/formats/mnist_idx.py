@@ -49,7 +49,7 @@ def read(root: Path, classes: Sequence[str] | None = None) -> DataIndex:
     """Read headers and labels; the images stay in their files.
 
     Args:
-        root: folder of the files (or of ``raw/``), or one file of images, which is read with its labels.
+        root: folder of the files (or of ``raw/``), or one file, which is read with its images or labels.
         classes: names by label; None takes ``classes.json`` (.csv, .txt), or the label values.
 
     Raises:
@@ -197,9 +197,10 @@ def _pairs(root: Path, folder: Path, problems: Problems) -> dict[str, tuple[str,
                 problems.add("second copies", folder / path, f"is a second copy of {found[key]}; not read")
             else:
                 found[key] = path
+    chosen = _FILE.fullmatch(root.name) if root.is_file() else None
     pairs: dict[str, tuple[str, str | None]] = {}
     for (prefix, what), path in found.items():
-        if root.is_file() and root.name not in (path, found.get((prefix, "images"))):
+        if chosen is not None and prefix != chosen["prefix"].lower():
             continue
         if what == "images":
             label_file = found.get((prefix, "labels"))
@@ -215,7 +216,7 @@ def _pairs(root: Path, folder: Path, problems: Problems) -> dict[str, tuple[str,
             problems.add("second files of a split", folder / pairs.pop(prefix)[0], f"is a second file of the split {split!r}; not read")
         else:
             by_split[split] = prefix
-    return pairs
+    return {prefix: pairs[prefix] for prefix in sorted(pairs, key=lambda p: split_rank(_split(p)))}
 
 
 def _split(prefix: str) -> str:

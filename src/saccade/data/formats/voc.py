@@ -106,7 +106,9 @@ def read(root: Path, *, one_based: bool = False) -> DataIndex:
                 problems.append(error)
                 continue
             if record.path in taken:
-                problems.append(DataError(file, f"names the image {record.path!r}, which {taken[record.path].name} has; it is skipped"))
+                problems.append(
+                    DataError(file, f"names the image {fs.shown(record.path)}, which {taken[record.path].name} has; it is skipped")
+                )
                 continue
             taken[record.path] = file
             record.image_id = f"{split}/{file.stem}" if file.stem in stems else file.stem
@@ -155,7 +157,7 @@ def _read_one(path: Path, finder: fs.ImageFinder, one_based: bool, problems: lis
         image = finder.find(name, source=path, where="<filename>") if name else None
         image = image or (finder.by_stem(Path(name).stem) if name else None)
         if image is None:
-            raise DataError(path, f"its image is missing: neither {path.stem}.* nor {name!r} is found", hint="the image is dropped")
+            raise DataError(path, f"its image is missing: neither {path.stem}.* nor {fs.shown(name)} is found", hint="the image is dropped")
     size = _size(tree)
     boxes, names, flags = [], [], []
     for k, item in enumerate(tree.findall("object"), 1):
@@ -172,17 +174,17 @@ def _read_one(path: Path, finder: fs.ImageFinder, one_based: bool, problems: lis
             box[:2] -= 1
         text = " ".join(f"{v:g}" for v in box)
         if not (box[2:] > box[:2]).all():
-            problems.append(DataError(path, f"the box {text} of {name!r} has no area; it is skipped", where=where))
+            problems.append(DataError(path, f"the box {text} of {fs.shown(name)} has no area; it is skipped", where=where))
             continue
         if (box < 0).any() or size is None or box[2] > size[1] or box[3] > size[0]:
             size = _true_size(finder.root / image) or size
             clipped = box.clip(0, None if size is None else [size[1], size[0], size[1], size[0]])
             if not (clipped[2:] > clipped[:2]).all():
-                problems.append(DataError(path, f"the box {text} of {name!r} lies outside the image; it is skipped", where=where))
+                problems.append(DataError(path, f"the box {text} of {fs.shown(name)} lies outside the image; it is skipped", where=where))
                 continue
             if (clipped != box).any():
                 shown = "" if size is None else f" of {size[1]} x {size[0]}"
-                problems.append(DataError(path, f"the box {text} of {name!r} leaves the image{shown}; it is clipped", where=where))
+                problems.append(DataError(path, f"the box {text} of {fs.shown(name)} leaves the image{shown}; it is clipped", where=where))
             box = clipped
         boxes.append(box)
         names.append(name)
@@ -264,9 +266,9 @@ def _list_splits(root: Path, stems: dict[str, int], problems: list[DataError]) -
             name = " ".join(row)
             k = stems.get(name, stems.get(Path(name).stem if "\x00" not in name else "", -1))
             if k < 0:
-                problems.append(DataError(file, f"names {name!r}, which has no usable XML and image", where=f"line {number}"))
+                problems.append(DataError(file, f"names {fs.shown(name)}, which has no usable XML and image", where=f"line {number}"))
             elif k in members:
-                problems.append(DataError(file, f"names {name!r} twice", where=f"line {number}"))
+                problems.append(DataError(file, f"names {fs.shown(name)} twice", where=f"line {number}"))
             else:
                 members[k] = None
         if members:

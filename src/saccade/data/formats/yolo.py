@@ -241,7 +241,7 @@ def _list_splits(root: Path, config: dict[str, Any], records: list[Record], prob
                 continue
             k = by_name.get(text, by_name.get(text.rpartition("/")[2], -1))
             if k < 0:
-                problems.append(DataError(file, f"names {text!r}, which is not an image of this set", where=f"line {number}"))
+                problems.append(DataError(file, f"names {fs.shown(text)}, which is not an image of this set", where=f"line {number}"))
             else:
                 members[k] = None
         if members:
@@ -294,7 +294,7 @@ def _yaml_names(file: Path) -> tuple[dict[int, str], dict[str, Any]] | None:
         except (TypeError, ValueError, OverflowError):
             number = -1
         if not 0 <= number < 2**31 or isinstance(value, (dict, list)) or value is None:
-            raise DataError(file, f"its names hold {key!r}: {value!r}, not an id and a name")
+            raise DataError(file, f"its names hold {fs.shown(key)}: {fs.shown(value)}, not an id and a name")
         out[number] = str(value)
     nc = data.get("nc")
     if isinstance(nc, int) and nc != len(out):
@@ -372,7 +372,7 @@ class _Lines:
         if self.points:
             values = values[:4]
         if not (number == number // 1 and 0 <= number < 2**31):
-            return skip(f"the class id {row[0]!r} is not a whole number from 0")
+            return skip(f"the class id {fs.shown(row[0])} is not a whole number from 0")
         if len(values) != 4 and (len(values) < 6 or len(values) % 2):
             return skip(f"has {len(row)} numbers: five make a box, an odd seven or more a polygon")
         if not np.isfinite(values).all():

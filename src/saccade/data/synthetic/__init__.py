@@ -102,8 +102,8 @@ def load_synthetic(spec: str) -> DataIndex:
         options[key] = value
     count = _number(spec, "count", options["count"], 1, MOST)
     seed = _number(spec, "seed", options["seed"], 0, 2**32 - 1)
-    width, _, height = options["size"].lower().partition("x")
-    size = tuple(_number(spec, "size", side, SMALLEST, LARGEST) for side in (height or width, width))
+    width, cross, height = options["size"].lower().partition("x")
+    size = tuple(_number(spec, "size", side, SMALLEST, LARGEST) for side in (height if cross else width, width))
     task = options["task"]
     if task not in TASKS:
         raise UsageError(f"synthetic:{spec} has no task {task!r}{suggest(task, TASKS)}")

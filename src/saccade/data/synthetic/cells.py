@@ -159,7 +159,7 @@ def plan(seed: int, index: int, size: tuple[int, int], task: str) -> Scene:
             platelets.append(_blob(dice, x, y, radius, 0.28, 0.15))
 
     sharp = max(0.5, min(size) / 480)
-    stain, pallor = dice.uniform(0.75, 1.15), dice.uniform(0.6, 1.2)
+    stain, pallor = dice.uniform(0.75, 1.15), dice.uniform(0.7, 1.3)
     layers: list[Layer | None] = []
 
     def focus() -> float:
@@ -167,7 +167,7 @@ def plan(seed: int, index: int, size: tuple[int, int], task: str) -> Scene:
 
     for blob in reds:
         strength = stain * (dice.uniform(0.75, 1.15) if dice.flip(0.85) else dice.uniform(0.35, 0.6))
-        look = min(max(pallor + dice.uniform(-0.45, 0.2), 0.0), 1.0)
+        look = min(max(pallor + dice.uniform(-0.55, 0.1), 0.0), 1.0)
         layers.append(_layer(size, RED, Style(blob, strength, look, focus()), SLIDE - dice.uniform(0.1, 0.4)))
     for blob in whites:
         kind = dice.choice(WHITE_KINDS)
@@ -245,7 +245,7 @@ def _paint_red(region: np.ndarray, layer: Layer, dice: Dice) -> None:
     t2 = t2 * t2
     disc = np.sqrt(np.maximum(1 - t2 * np.float32(0.9), 0)) * (np.float32(C0) + np.float32(C1) * t2 + np.float32(C2) * t2 * t2)
     lens = np.float32(0.55) * np.sqrt(np.maximum(1 - t2 * np.float32(0.55), 0))  # swollen cell without a pale centre
-    thick = disc * np.float32(style.pallor) + lens * np.float32(1 - style.pallor)
+    thick = np.maximum(disc - np.float32(0.14), 0) * np.float32(1.35 * style.pallor) + lens * np.float32(1 - style.pallor)
     edge = np.maximum(1 - np.abs(layer.distance + np.float32(1.2 * style.blur)) * np.float32(0.7 / style.blur), 0)
     thick = thick * np.float32(1.1) + edge * np.float32(0.10)
     mottle = dice.clouds(*layer.distance.shape, style.blob.radius * 0.3) * np.float32(0.16) + np.float32(0.92)

@@ -230,6 +230,6 @@ RECIPES = {
         warmup=0.5,
         rotate=10.0,
         scale=0.1,
-        translate=0.07,
+        translate=0.05,
     )
 }

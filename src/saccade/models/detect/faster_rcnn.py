@@ -173,31 +173,38 @@ class FasterRCNN(Model):
         maps = tapped(self.backbone, self.taps, batch)
         return maps if self.fpn is None else list(self.fpn({str(i): m for i, m in enumerate(maps)}).values())
 
-    def pool(self, maps: list[Tensor], boxes: list[Tensor], size: int) -> Tensor:
-        """(R, C, size, size) features of all images' boxes (in network pixels), each from the map that suits its size."""
+    def pool(self, maps: list[Tensor], boxes: list[Tensor], size: int) -> tuple[Tensor, Tensor]:
+        """Features of all images' boxes (in network pixels), each from the map that suits its size.
+
+        Returns:
+            ``pooled`` (R, C, size, size), sorted by map, and ``back`` (R,): ``answers[back]`` brings what a head says about ``pooled``
+            into the order of the boxes. (Reordering the features themselves would copy far more.)
+        """
         index = torch.cat([b.new_full((len(b), 1), i) for i, b in enumerate(boxes)])
         rois = torch.cat((index, torch.cat(boxes)), dim=1)
         strides = self.taps.strides
         if self.form.pooling == "max":
-            return roi_pool(maps[0], rois.to(maps[0].dtype), size, 1 / strides[0])
+            return roi_pool(maps[0], rois.to(maps[0].dtype), size, 1 / strides[0]), torch.arange(len(rois), device=rois.device)
         level = pyramid_levels(rois[:, 1:], strides)
         where = [torch.where(level == k)[0] for k in range(len(strides))]
-        parts = [roi_align(m, rois[w], size, 1 / s, 2) for m, w, s in zip(maps, where, strides, strict=False)]
-        return torch.cat(parts)[torch.cat(where).argsort()]
+        parts = [roi_align(m, rois[w].to(m.dtype), size, 1 / s, 2) for m, w, s in zip(maps, where, strides, strict=False)]
+        return torch.cat(parts), torch.cat(where).argsort()
 
-    def propose(self, images: Images) -> tuple[list[Tensor], list[Tensor], list[tuple[int, int]]]:
-        """Maps, proposals in use, and sizes of a batch."""
-        batch, sizes = pad_batch(images, self.multiple)
-        maps = self.features(batch)
-        out = self.rpn.run(maps, (batch.shape[-2], batch.shape[-1]))
-        return maps, self.rpn.proposals(out, sizes, before=self.form.before[1], after=self.form.after[1]), sizes
+    def judge(self, maps: list[Tensor], boxes: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """What the box head says about all images' boxes: float32 logits (R, K + 1) and deltas (R, K + 1, 4)."""
+        pooled, back = self.pool(maps, boxes, self.pool_size)
+        logits, deltas = self.box_head(pooled)
+        return logits.float()[back], deltas.float()[back]
 
     def raw(self, images: Images) -> RawBoxes:
         """Proposals and what the box head says about them."""
-        maps, proposals, _ = self.propose(images)
-        logits, deltas = self.box_head(self.pool(maps, proposals, self.pool_size))
+        batch, sizes = pad_batch(images, self.multiple)
+        maps = self.features(batch)
+        out = self.rpn.run(maps, (batch.shape[-2], batch.shape[-1]))
+        proposals = self.rpn.proposals(out, sizes, before=self.form.before[1], after=self.form.after[1])
+        logits, deltas = self.judge(maps, proposals)
         counts = [len(p) for p in proposals]
-        return {"proposals": proposals, "logits": list(logits.float().split(counts)), "deltas": list(deltas.float().split(counts))}
+        return {"proposals": proposals, "logits": list(logits.split(counts)), "deltas": list(deltas.split(counts))}
 
     def decode(
         self, raw: RawBoxes, geometries: Sequence[Geometry], *, score: float = 0.3, iou: float = 0.5, max_detections: int = 100
@@ -235,12 +242,12 @@ class FasterRCNN(Model):
         objectness, rpn_box = self.rpn.losses(out, truths, sizes, random=self.training)
         proposals = self.rpn.proposals(out, sizes, before=self.form.before[0], after=self.form.after[0])
         regions = self.sample(proposals, truths)
-        logits, deltas = self.box_head(self.pool(maps, regions.boxes, self.pool_size))
+        logits, deltas = self.judge(maps, regions.boxes)
         label, aims = torch.cat(regions.labels), torch.cat(regions.aims)
         objects = torch.where(label > 0)[0]
         count = max(len(label), 1)
-        category = F.cross_entropy(logits.float(), label, reduction="sum") / count
-        own = deltas[objects, label[objects]].float()
+        category = F.cross_entropy(logits, label, reduction="sum") / count
+        own = deltas[objects, label[objects]]
         box = F.smooth_l1_loss(own, aims[objects], beta=SMOOTH_L1_BETA, reduction="sum") / count
         return {"objectness": objectness, "rpn_box": rpn_box, "class": category, "box": box}
 
