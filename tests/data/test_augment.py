@@ -322,6 +322,12 @@ def test_I14_nothing_on_changes_nothing():
     assert out.target is sample.target
 
 
+def test_I14_strips_longer_than_opencv_takes_are_moved_too():
+    image = tv_tensors.Image(torch.full((3, 2, 40_000), 7, dtype=torch.uint8))
+    out = augmented(Sample(image, {}), Recipe(scale=0.3, brightness=0.2, blur=1.0), seed=1)
+    assert out.image.shape == (3, 2, 40_000)
+
+
 def test_I14_crop_zooms_into_a_part_and_keeps_the_size():
     sample = scene((60, 80))
     for seed in range(12):

@@ -8,7 +8,7 @@ import typer
 
 from saccade.cli import options as o
 
-app = typer.Typer(help="What models there are, and what is known of each.", invoke_without_command=True)
+app = typer.Typer(invoke_without_command=True)
 
 
 @app.callback()

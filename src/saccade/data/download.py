@@ -92,6 +92,9 @@ def download(
         try:
             _fetch(url, part, path, progress, chunk, timeout)
         except _Broken as error:
+            if checks and part.is_file() and not _mismatch(part, checks):  # all is there, the server misstated the length
+                os.replace(part, path)
+                return path
             if attempt + 1 == tries:
                 have = part.stat().st_size if part.is_file() else 0
                 raise DataError(url, f"{error} ({tries} tries)", hint=f"{have} bytes are kept; run again to go on") from None

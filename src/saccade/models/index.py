@@ -107,7 +107,7 @@ ENTRIES: tuple[Entry, ...] = (
         builder="saccade.models.detect.faster_rcnn:faster_rcnn",
         exportable="parts",
         row="D14",
-        tiny={"backbone": "test_resnet.r160_in1k", "min_size": 64, "max_size": 96},
+        tiny={"backbone": "test_resnet.r160_in1k", "min_size": 64, "max_size": 96, "channels": 32, "head_width": 32, "regions": 64},
         summary="region proposals and a box head on a feature pyramid",
         weights="torchvision FasterRCNN_ResNet50_FPN COCO_V1",
     ),

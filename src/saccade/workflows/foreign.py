@@ -416,9 +416,9 @@ def column(
         out = np.array([item[key] for _, item in items] if items else np.zeros(shape), dtype=np.float64)
         if out.shape != shape:
             raise ValueError
-        good: np.ndarray = np.isfinite(out.reshape(len(items), max(width, 1))).all(axis=1)
+        good = np.all(np.isfinite(out.reshape(len(items), max(width, 1))), axis=1)
         if width:
-            good &= ((out[:, 2:] - out[:, :2] if xyxy else out[:, 2:]) >= 0).all(axis=1)
+            good &= np.all((out[:, 2:] - out[:, :2] if xyxy else out[:, 2:]) >= 0, axis=1)
         if good.all():
             return out
         k = int(np.flatnonzero(~good)[0])

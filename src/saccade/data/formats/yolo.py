@@ -66,38 +66,43 @@ def _label_files(folder: Path) -> list[Path]:
     return out
 
 
-def _holds_labels(folder: Path) -> bool:
-    """The first label file that is not empty has a whole number and four more numbers; or all are empty."""
-    seen = False
-    for path in islice(_label_files(folder), 200) if folder.is_dir() else ():
-        seen = True
+def _holds_labels(folder: Path, strict: bool) -> bool:
+    """Some line at the start of the first label files is a class id and four numbers or more; or all are empty; not ``strict``: any."""
+    files = list(islice(_label_files(folder), 100)) if folder.is_dir() else []
+    empty = True
+    for path in files:
         try:
             with path.open("rb") as file:
-                row = file.readline(1 << 16).split()
+                rows = [row for row in (file.readline(1 << 14).split() for _ in range(5)) if row]
         except OSError:
             continue
-        if row:
-            try:
-                return len(row) >= 5 and float(row[0]) == int(float(row[0])) and all(float(v) == float(v) for v in row)
-            except (ValueError, OverflowError):
-                return False
-    return seen
+        empty = empty and not rows
+        if any(_is_label(row) for row in rows):
+            return True
+    return bool(files) and (empty or not strict)
 
 
-def _layout(root: Path, labels: str) -> _Layout | None:
+def _is_label(row: list[bytes]) -> bool:
+    try:
+        return len(row) >= 5 and int(float(row[0])) == float(row[0]) and all(float(v) == float(v) for v in row)
+    except (ValueError, OverflowError):
+        return False
+
+
+def _layout(root: Path, labels: str, strict: bool = True) -> _Layout | None:
     inner = sorted(p.name for p in root.iterdir() if p.is_dir())
     if labels:
         given = labels if (root / labels).name == "labels" or not (root / labels / "labels").is_dir() else f"{labels}/labels"
         return _Layout([("images", given)], [os.path.dirname(given), labels, ""]) if (root / given).is_dir() else None
     if (root / "images").is_dir():
-        if _holds_labels(root / "labels"):
+        if _holds_labels(root / "labels", strict):
             return _Layout([("images", "labels")], ["", "labels"])
         # several tasks beside each other (coco128): boxes before outlines
         order = sorted(inner, key=lambda n: ("detect" not in n.lower() and "box" not in n.lower(), n))
         for name in order:
-            if name != "images" and _holds_labels(root / name / "labels"):
+            if name != "images" and _holds_labels(root / name / "labels", strict):
                 return _Layout([("images", f"{name}/labels")], [name, ""])
-    pairs = [(f"{n}/images", f"{n}/labels") for n in inner if (root / n / "images").is_dir() and _holds_labels(root / n / "labels")]
+    pairs = [(f"{n}/images", f"{n}/labels") for n in inner if (root / n / "images").is_dir() and _holds_labels(root / n / "labels", strict)]
     if pairs:
         return _Layout(pairs, ["", *(n for n in inner)])
     for name in ("", "obj_train_data", "data"):
@@ -112,7 +117,7 @@ def _beside(folder: Path) -> bool:
     files = [p for p in sorted(folder.iterdir()) if p.is_file()]
     images = {p.stem for p in files if p.suffix.lower() in IMAGE_SUFFIXES}
     labels = [p for p in files if p.suffix.lower() == ".txt" and p.stem in images and p.name.lower() not in _LISTS]
-    return bool(labels) and _holds_labels(folder)
+    return bool(labels) and _holds_labels(folder, True)
 
 
 def read(root: Path, *, labels: str = "") -> DataIndex:
@@ -126,7 +131,7 @@ def read(root: Path, *, labels: str = "") -> DataIndex:
         DataError: no YOLO labels, names that do not fit, or not one usable image.
     """
     root = Path(root)
-    layout = _layout(root, labels) if root.is_dir() else None
+    layout = (_layout(root, labels) or _layout(root, labels, strict=False)) if root.is_dir() else None
     if layout is None:
         known = sorted(p.parent.name for p in root.glob("*/labels")) if root.is_dir() else []
         hint = f"labels= takes one of {', '.join(known)}" if known else "expected images/ and labels/ with 'class x y w h' lines"

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from saccade.data.dataset import Dataset
 from saccade.data.transforms.preprocess import Preprocess
 from saccade.losses.class_weights import balanced
 from saccade.models.base import Images, Model
@@ -23,7 +24,7 @@ class Classifier(Model):
     """One class an image: ``raw`` gives logits (N, K).
 
     Attributes:
-        class_counts: images by class of the training data; what ``recipe.class_weights`` weighs by.
+        class_counts: images by class of the training data (:meth:`count_classes`); what ``recipe.class_weights`` weighs by.
         class_weights: (K,) weights of the cross entropy, or None. label_smoothing: of the cross entropy.
     """
 
@@ -49,6 +50,10 @@ class Classifier(Model):
         scores = raw.float().softmax(1).cpu().numpy()
         return [Classification(scores=row) for row, _ in zip(scores, geometries, strict=True)]
 
+    def count_classes(self, data: Dataset) -> None:
+        """Set ``class_counts`` from the training data; called before :meth:`configure` where the recipe has ``class_weights``."""
+        self.class_counts = data.class_counts().tolist()
+
     def configure(self, recipe: Recipe) -> None:
         """Loss, label smoothing and class weights (inverse frequency of ``class_counts``) of the recipe."""
         super().configure(recipe)
@@ -58,7 +63,7 @@ class Classifier(Model):
         self.class_weights = None
         if recipe.class_weights:
             if self.class_counts is None:
-                raise UsageError("recipe.class_weights needs the images a class: set model.class_counts")
+                raise UsageError("recipe.class_weights needs the images a class: call model.count_classes(data)")
             self.class_weights = balanced(self.class_counts).to(self.device)
 
     def losses(self, images: Images, targets: list[Target]) -> dict[str, Tensor]:

@@ -31,7 +31,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, TypedDict
 
 import torch
@@ -183,17 +183,18 @@ class FasterRCNN(Model):
         index = torch.cat([b.new_full((len(b), 1), i) for i, b in enumerate(boxes)])
         rois = torch.cat((index, torch.cat(boxes)), dim=1)
         strides = self.taps.strides
+        maps = [m.float() for m in maps]  # half precision would move boxes by pixels
         if self.form.pooling == "max":
-            return roi_pool(maps[0], rois.to(maps[0].dtype), size, 1 / strides[0]), torch.arange(len(rois), device=rois.device)
+            return roi_pool(maps[0], rois, size, 1 / strides[0]), torch.arange(len(rois), device=rois.device)
         level = pyramid_levels(rois[:, 1:], strides)
         where = [torch.where(level == k)[0] for k in range(len(strides))]
-        parts = [roi_align(m, rois[w].to(m.dtype), size, 1 / s, 2) for m, w, s in zip(maps, where, strides, strict=False)]
+        parts = [roi_align(m, rois[w], size, 1 / s, 2) for m, w, s in zip(maps, where, strides, strict=False)]
         return torch.cat(parts), torch.cat(where).argsort()
 
     def judge(self, maps: list[Tensor], boxes: list[Tensor]) -> tuple[Tensor, Tensor]:
         """What the box head says about all images' boxes: float32 logits (R, K + 1) and deltas (R, K + 1, 4)."""
         pooled, back = self.pool(maps, boxes, self.pool_size)
-        logits, deltas = self.box_head(pooled)
+        logits, deltas = self.box_head(pooled.to(maps[0].dtype))
         return logits.float()[back], deltas.float()[back]
 
     def raw(self, images: Images) -> RawBoxes:
@@ -291,7 +292,9 @@ class FasterRCNN(Model):
         for name in [n for n in out if n.endswith("running_var")] if norm_eps != NORM_EPS else []:
             scale = name.replace("running_var", "weight")
             out[scale] = out[scale] * ((out[name] + NORM_EPS) / (out[name] + norm_eps)).sqrt()
-        return out
+        # Frozen norms count no batches: the counters are left out, or taken from ours, as ours are frozen or not.
+        counters = {name: value for name, value in self.state_dict().items() if name.endswith("num_batches_tracked")}
+        return {name: value for name, value in out.items() if not name.endswith("num_batches_tracked")} | counters
 
     def parts(self) -> dict[str, tuple[nn.Module, tuple[Tensor, ...]]]:
         """Exportable halves with an example input each; between them stand NMS and RoI pooling.
@@ -370,7 +373,9 @@ def faster_rcnn(
     anchor_sizes: tuple[float, ...] | None = None,
     aspect_ratios: tuple[float, ...] = (0.5, 1.0, 2.0),
     drop_border: bool | None = None,
+    channels: int = 256,
     head_width: int | None = None,
+    regions: int | None = None,
 ) -> FasterRCNN:
     """Faster R-CNN on any timm backbone through a feature pyramid, or on one map of a VGG as in the paper.
 
@@ -389,14 +394,16 @@ def faster_rcnn(
             ``min_size``, want smaller ones.
         aspect_ratios: height / width of the anchors.
         drop_border: leave anchors that cross the border out of training. None: as the form (VGG yes, pyramid no).
+        channels: of the pyramid's maps.
         head_width: units of the box head's two dense layers. None: 1024; VGG: 4096, which starts from VGG's own.
+        regions: proposals of an image that the box head learns from at a step. None: 512; VGG: 128. Half of a step's time on a processor.
 
     Raises:
         UsageError: options that do not fit together.
     """
     single = backbone in VGGS
-    if pretrained and (backbone != "resnet50" or in_chans != 3 or norm == "group"):
-        raise UsageError("faster_rcnn has published weights for backbone=resnet50 with batch norm and in_chans=3: use pretrained_backbone")
+    if pretrained and ((backbone, in_chans, channels, head_width or 1024) != ("resnet50", 3, 256, 1024) or norm == "group"):
+        raise UsageError("faster_rcnn has published weights for its default network (resnet50, in_chans=3): use pretrained_backbone=True")
     learned = pretrained or pretrained_backbone
     if norm == "auto":
         norm = "frozen" if learned else "batch"
@@ -416,12 +423,13 @@ def faster_rcnn(
         form, fpn, channels, width = SINGLE, None, taps.channels[0], head_width or 4096
         sizes = [anchor_sizes or (128.0, 256.0, 512.0)]
     else:
-        form, channels, width = PYRAMID, 256, head_width or 1024
+        form, width = PYRAMID, head_width or 1024
         fpn = FeaturePyramidNetwork(taps.channels, channels, LastLevelMaxPool())
         strides = [*taps.strides, 2 * taps.strides[-1]]
         sizes = [(size,) for size in anchor_sizes or [8.0 * stride for stride in strides]]
         if len(sizes) != len(strides):
             raise UsageError(f"model.anchor_sizes has {len(sizes)} values; {backbone} has maps of strides {', '.join(map(str, strides))}")
+    form = form if regions is None else replace(form, regions=regions)
     rpn = RPN(channels, sizes, aspect_ratios, drop_border=single if drop_border is None else drop_border)
     head = BoxHead(channels, 7, width, num_classes, dropout=0.5 if single else 0.0)
     if single and width == 4096:

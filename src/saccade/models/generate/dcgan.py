@@ -165,7 +165,7 @@ class DCGAN(AdversarialModel):
         counter-based generators), becomes a uniform number in (0, 1).
         """
         pixels = (images.float() * 127.5 + 127.5).round().long().flatten(1)
-        weights = _mix(torch.arange(pixels.shape[1], device=images.device)) >> 1
+        weights = _mix(torch.arange(1, pixels.shape[1] + 1, device=images.device)) >> 1
         keys = _mix((pixels * weights).sum(1) & _MASK)
         bits = _mix((keys[:, None] + torch.arange(1, self.latent + 1, device=images.device) * 0x9E3779B1) & _MASK)
         uniform = ((bits >> 9).float() + 0.5) / 2**23 * 2 - 1

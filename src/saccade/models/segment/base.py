@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -9,12 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from saccade.data.dataset import Dataset
 from saccade.data.transforms.preprocess import Preprocess
 from saccade.layers.tiling import mirror_pad, tile_predict
 from saccade.losses.class_weights import balanced
 from saccade.losses.segmentation import SPECS, segmentation_loss
 from saccade.models.base import Images, Model
-from saccade.types.errors import UsageError
+from saccade.types.errors import DataError, UsageError
 from saccade.types.geometry import Geometry
 from saccade.types.prediction import Prediction, Segmentation
 from saccade.types.recipe import Recipe
@@ -29,6 +31,7 @@ class Segmenter(Model):
     Attributes:
         tile: side of an output tile; larger inputs are predicted tile by tile, in bounded memory. 0: always in one piece.
         margin: context of a tile on each side. tile_align: spacing of tiles is a multiple of this (the network's stride).
+        class_counts: pixels by class of the training data (:meth:`count_classes`); what ``recipe.class_weights`` weighs by.
         keep_scores: predictions carry the probabilities (K, H, W) too.
     """
 
@@ -96,12 +99,24 @@ class Segmenter(Model):
         """Network on the windows of :meth:`tiled`: logits of the whole window, or of its centre only."""
         return self.network(windows)
 
+    def count_classes(self, data: Dataset, images: int = 500) -> None:
+        """Set ``class_counts`` from masks of the training data, of at most so many images, evenly spaced; broken files are left out.
+
+        Called before :meth:`configure` where the recipe has ``class_weights``.
+        """
+        counts = np.zeros(self.num_classes, dtype=np.int64)
+        for i in np.unique(np.linspace(0, len(data) - 1, min(images, len(data))).astype(int)):
+            with contextlib.suppress(DataError):
+                mask = np.asarray(data[int(i)].target["mask"])
+                counts += np.bincount(mask[mask >= 0], minlength=self.num_classes)
+        self.class_counts = counts.tolist()
+
     def configure(self, recipe: Recipe) -> None:
         """Loss, label smoothing and class weights (inverse frequency of ``class_counts``) of the recipe."""
         weights = None
         if recipe.class_weights:
             if self.class_counts is None:
-                raise UsageError("recipe.class_weights needs the pixels a class: set model.class_counts")
+                raise UsageError("recipe.class_weights needs the pixels a class: call model.count_classes(data)")
             weights = balanced(self.class_counts)
         self.set_loss(recipe.loss or self.loss_name, weights, recipe.label_smoothing)
 

@@ -25,6 +25,7 @@ Pinned by tests: 572 -> 388; 31,030,658 parameters for a grey input and two clas
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Literal
 
@@ -38,7 +39,7 @@ from saccade.layers.tiling import mirror_pad
 from saccade.losses.segmentation import SPECS
 from saccade.models.base import Images
 from saccade.models.segment.base import Segmenter
-from saccade.types.errors import UsageError
+from saccade.types.errors import UsageError, suggest
 from saccade.types.recipe import Recipe
 from saccade.types.sample import IGNORE, Target
 
@@ -143,13 +144,16 @@ class UNetBody(nn.Module):
 class BackboneBody(nn.Module):
     """The same decoder on the maps of a timm network; ``width`` channels at full size, twice as many a level below."""
 
-    def __init__(self, num_classes: int, in_chans: int, width: int, *, name: str, pretrained: bool, norm: str, up: str) -> None:
+    def __init__(
+        self, num_classes: int, in_chans: int, width: int, *, name: str, pretrained: bool, size: int | None, norm: str, up: str
+    ) -> None:
         super().__init__()
-        self.backbone = timm_features(name, in_chans, pretrained)
+        self.backbone = timm_features(name, in_chans, pretrained, size)
         info = self.backbone.feature_info
         # the last map of each reduction (a plain transformer has several of one)
         self.level_of = {int(r): i for i, r in enumerate(info.reduction())}
         self.channels = list(info.channels())
+        self.channels_last = str(getattr(self.backbone, "output_fmt", "NCHW")).endswith("NHWC")  # Swin and its kin
         self.stride = max(self.level_of)
         if any(r & (r - 1) for r in self.level_of):
             raise UsageError(f"backbone {name!r} reduces by {sorted(self.level_of)}; the decoder needs powers of two")
@@ -165,7 +169,9 @@ class BackboneBody(nn.Module):
         initialise(self.head)
 
     def forward(self, x: Tensor) -> Tensor:
-        maps = [m if m.shape[1] == c else m.permute(0, 3, 1, 2) for m, c in zip(self.backbone(x), self.channels, strict=True)]
+        maps = self.backbone(x)
+        if self.channels_last:
+            maps = [m.permute(0, 3, 1, 2) for m in maps]
         x = maps[self.level_of[self.stride]]
         for block, reduction in zip(self.up, self.reductions, strict=True):
             x = block(x, maps[self.level_of[reduction]] if reduction in self.level_of else None)
@@ -267,14 +273,21 @@ def border_weights(cells: np.ndarray, size: Sequence[int], *, w0: float = 10.0, 
     return (w0 * np.exp(-(nearest.sum(0) ** 2) / (2 * sigma**2))).astype(np.float32)
 
 
-def timm_features(name: str, in_chans: int, pretrained: bool) -> nn.Module:
-    """All maps of a timm network."""
+def timm_features(name: str, in_chans: int, pretrained: bool, size: int | None) -> nn.Module:
+    """All maps of a timm network; transformers are built for inputs of ``size``."""
     import timm
 
+    def build(**extra: int) -> nn.Module:
+        return timm.create_model(name, features_only=True, in_chans=in_chans, pretrained=pretrained, **extra)
+
     try:
-        return timm.create_model(name, features_only=True, in_chans=in_chans, pretrained=pretrained)
-    except (RuntimeError, AttributeError, AssertionError) as error:
-        raise UsageError(f"timm gives no feature maps of {name!r}: {error}") from None
+        if size is not None:
+            with contextlib.suppress(TypeError):  # convolutional networks have no img_size: they take any
+                return build(img_size=size)
+        return build()
+    except (RuntimeError, AttributeError, AssertionError, TypeError) as error:
+        hint = f": {error}" if timm.is_model(name) else suggest(name, timm.list_models())
+        raise UsageError(f"timm gives no feature maps of a backbone {name!r}{hint}") from None
 
 
 def unet(
@@ -313,7 +326,9 @@ def unet(
     if backbone and (padding == "valid" or dims == 3):
         raise UsageError("a timm backbone pads and is 2-D: leave model.padding and model.dims alone")
     if backbone:
-        body: nn.Module = BackboneBody(num_classes, in_chans, width, name=backbone, pretrained=pretrained_backbone, norm=norm, up=up)
+        body: nn.Module = BackboneBody(
+            num_classes, in_chans, width, name=backbone, pretrained=pretrained_backbone, size=size, norm=norm, up=up
+        )
         stride = body.stride
     else:
         body = UNetBody(num_classes, in_chans, width, depth, padding=padding, norm=norm, dims=dims, up=up, dropout=dropout)

@@ -1,0 +1,63 @@
+"""The public surface: names, import cost, the rooms' order."""
+
+import subprocess
+import sys
+
+import pytest
+
+import saccade
+
+HEAVY = ("torch", "torchvision", "lightning", "timm", "sklearn", "skimage", "matplotlib", "scipy", "cv2", "pandas")
+
+
+def loaded(code):
+    out = subprocess.run(
+        [sys.executable, "-c", f"{code}\nimport sys; print(*[m for m in {HEAVY} if m in sys.modules])"], capture_output=True, text=True
+    )
+    assert out.returncode == 0, out.stderr
+    return out.stdout.splitlines()[-1].split()
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import saccade",
+        "import saccade; saccade.list_models(); dir(saccade); saccade.DataError",
+        "import sys; sys.argv = ['saccade', '--help']\nfrom saccade.cli.main import main\ntry: main()\nexcept SystemExit: pass",
+        "import sys; sys.argv = ['saccade', 'train', '--help']\nfrom saccade.cli.main import main\ntry: main()\nexcept SystemExit: pass",
+        "import sys; sys.argv = ['saccade', 'models']\nfrom saccade.cli.main import main\ntry: main()\nexcept SystemExit: pass",
+    ],
+)
+def test_import_and_help_load_nothing_heavy(code):
+    assert loaded(code) == []
+
+
+def test_public_names_are_these():
+    assert saccade.__all__ == [
+        "DataError", "Dataset", "Recipe", "Run", "SaccadeError", "UsageError", "create_model", "evaluate", "list_models", "load",
+        "load_data", "model_info", "open_run", "predict", "resume", "train",
+    ]  # fmt: skip
+    assert len(saccade.__all__) <= 30
+    for name in saccade.__all__:
+        assert getattr(saccade, name).__doc__, name
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'trian'"):
+        _ = saccade.trian
+
+
+def test_model_names_are_suggested():
+    with pytest.raises(saccade.UsageError, match="did you mean 'ssdlite'"):
+        saccade.create_model("ssdlight", 3)
+    with pytest.raises(saccade.UsageError, match="no models for task 'detekt'; did you mean 'detect'"):
+        saccade.list_models("detekt")
+
+
+def test_model_info_counts():
+    info = saccade.model_info("lenet5")
+    assert info["parameters"] == 61_706
+    # By hand: C1 28*28*6*25, C3 10*10*16*150, C5 120*400, F6 84*120, output 10*84.
+    assert info["macs"] == 28 * 28 * 6 * 25 + 100 * 16 * 150 + 48_000 + 10_080 + 840
+    assert info["year"] == 1998
+    assert info["file"].endswith("lenet5.py")
