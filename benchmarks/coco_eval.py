@@ -1,10 +1,10 @@
-"""COCO evaluation: ours (arrays, a compiled matcher) against pycocotools, from the same truth and results in memory to the twelve numbers.
+"""COCO evaluation: ours (arrays, a compiled matcher) against pycocotools, from the same two JSON files to the twelve numbers.
 
 python -m benchmarks.coco_eval [--images 5000] [--rounds 5]
 
-Both sides start from the same parsed JSON and end with all their numbers; ours also gives AP by class, VOC's two and precision, recall
-and F1. It fails when the twelve differ by more than 1e-6. Rows: the synthetic set, and coco_mini's truth with perturbed detections where
-the real sets are at hand (SACCADE_DATA, or ../shared/datasets).
+Both sides read the files and end with all their numbers; ours also checks every entry and gives AP by class, VOC's two and precision,
+recall and F1. It fails when the twelve differ by more than 1e-6. Rows: the synthetic set, and coco_mini's truth with perturbed detections
+where the real sets are at hand (SACCADE_DATA, or ../shared/datasets).
 """
 
 from __future__ import annotations

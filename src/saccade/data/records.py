@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -141,6 +143,9 @@ class DataIndex:
         return len(self.records)
 
 
+_real = lru_cache(maxsize=4096)(os.path.realpath)
+
+
 def inside(root: Path, relative: str, *, source: str | Path, where: str = "") -> Path:
     """``root / relative``, or a DataError when it leaves the root: by ``..``, an absolute path, or a link.
 
@@ -151,7 +156,11 @@ def inside(root: Path, relative: str, *, source: str | Path, where: str = "") ->
         raise DataError(source, f"holds an unusable file name {text!r}", where=where)
     path = root / text.replace("\\", "/")
     try:
-        leaves = not path.resolve().is_relative_to(root.resolve())
+        folder, name = os.path.split(path)
+        # Folders are resolved once; a file on its own only when it is a link (a look-up an image would be half the time of a small one).
+        real = os.path.realpath(path) if name == ".." or os.path.islink(path) else os.path.join(_real(folder), name)
+        top = _real(str(root))
+        leaves = real != top and not real.startswith(top.rstrip(os.sep) + os.sep)
     except (OSError, RuntimeError, ValueError) as error:
         raise DataError(source, f"holds an unusable file name {text!r}", where=where) from error
     if leaves:

@@ -321,11 +321,10 @@ def make_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps_per_ep
             case "multistep":
                 return recipe.lr_gamma ** sum(fraction >= at for at in recipe.lr_steps)
             case "step":
-                return recipe.lr_gamma ** int(fraction / recipe.lr_steps[0])
+                return recipe.lr_gamma ** int(fraction / recipe.lr_steps[0] + 1e-9)
             case "onecycle":  # Smith: up for 30% from 1/25, then down to almost nothing, by cosines
-                if fraction < 0.3:
-                    return _between(1 / 25, 1.0, fraction / 0.3)
-                return _between(1.0, 1e-4 / 25, (fraction - 0.3) / 0.7)
+                up, last = max(0.3 * total - 1, 1), max(total - 1, 2)
+                return _between(1 / 25, 1.0, step / up) if step <= up else _between(1.0, 1e-4 / 25, min((step - up) / (last - up), 1))
         return 1.0
 
     return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)

@@ -178,6 +178,8 @@ def _run(
     if len(train_data.index.problems) > 5:
         say(f"note: and {len(train_data.index.problems) - 5} more; saccade data show lists them")
     recipe = settings.recipe
+    if recipe.class_weights and hasattr(model, "class_counts"):
+        model.class_counts = class_counts(train_data)
     skipped: dict[str, str] = {}
     try:
         if isinstance(model, StagedModel):
@@ -231,6 +233,22 @@ def _run(
     if main:
         say(f"{main} {metrics[main]:.4f} on {settings.val_split}, {learnt:.0f} s of training; model, curves and report: {folder}")
     return Run(folder, metrics)
+
+
+def class_counts(data: Dataset) -> list[float]:
+    """What ``recipe.class_weights`` weighs by: images, objects or pixels of each class."""
+    if data.tasks[:1] != ("segment",):
+        return data.class_counts().tolist()
+    import numpy as np
+
+    counts = np.zeros(len(data.classes), dtype=np.int64)
+    for i in range(len(data)):
+        try:
+            mask = np.asarray(data[i].target["mask"])
+        except DataError:  # skipped and named when its turn comes
+            continue
+        counts += np.bincount(mask[mask >= 0], minlength=len(counts))
+    return counts.tolist()
 
 
 def _earlier_seconds(folder: Path) -> float:
