@@ -37,7 +37,7 @@ from saccade.data.load import load_data
 from saccade.data.transforms.augment import build_augment
 from saccade.engine.trainer import fit
 from saccade.models.base import Model
-from saccade.models.registry import create_model, find
+from saccade.models.registry import create_model, default_recipe, find
 from saccade.tasks.table import task_class
 from saccade.types.recipe import Recipe
 
@@ -157,14 +157,13 @@ class Case:
 def cases(steps: int, folder: Path) -> Iterator[tuple[str, str, Case]]:
     """(model, data, case): a detector and a segmenter on drawn cells that were written to files."""
     for name, task, form in (("ssdlite", "detect", "voc"), ("unet", "segment", "mask_png")):
-        batch = find(name).recipe.batch_size
-        source = f"synthetic:cells?count={steps * batch}&size={SIZE}&task={task}"
+        recipe = default_recipe(find(name)).replace(epochs=1, warmup=0.0)
+        source = f"synthetic:cells?count={steps * recipe.batch_size}&size={SIZE}&task={task}"
         write_data(load_data(source, task=task), folder / name, form)
         data = load_data(folder / name, format=form, task=task)
         options = {"size": SIZE} | ({"width": 16} if name == "unet" else {})
         torch.manual_seed(0)
         model = create_model(name, len(data.classes), **options)
-        recipe = find(name).recipe.replace(epochs=1, warmup=0.0)
         model.configure(recipe)
         yield name, source, Case(model, recipe, data)
 

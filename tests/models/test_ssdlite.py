@@ -12,8 +12,9 @@ from torchvision.ops import box_iou
 from saccade.models.detect import ssdlite as module
 from saccade.models.detect.ssdlite import FusedSSDLite, assign_aligned, covered, match, ssdlite, ssdlite320
 from saccade.models.weights import load_state
-from saccade.types.errors import UsageError
+from saccade.types.errors import DataError, UsageError
 from saccade.types.geometry import Geometry
+from saccade.types.sample import Sample
 
 SMALL = "test_resnet.r160_in1k"
 
@@ -305,3 +306,29 @@ def test_backbones_without_the_maps_are_refused():
         ssdlite(2, backbone="cs3darknet_sx")
     with pytest.raises(UsageError, match="strides"):
         ssdlite(2, backbone="vit_tiny_patch16_224")
+
+
+def test_D24_ssdlite_takes_torchvisions_file_by_itself(tmp_path):
+    """``create_model("ssdlite", weights=FILE)``: published weights ask for the published structure, and the bundle remembers it."""
+    from saccade.engine.bundle import load_bundle, save_bundle
+    from saccade.models.registry import create_model
+
+    theirs = randomized()
+    torch.save(theirs.state_dict(), tmp_path / "theirs.pth")
+    ours = create_model("ssdlite", 90, weights=str(tmp_path / "theirs.pth"))
+    image = torch.randint(0, 256, (3, 240, 410), dtype=torch.uint8)
+    expected_input = theirs.transform([image / 255])[0].tensors[0]
+    torch.testing.assert_close(ours.preprocess(Sample(image, {}))[0], expected_input, atol=1e-5, rtol=1e-5)
+    image = torch.randint(0, 256, (3, 320, 320), dtype=torch.uint8)  # near-equal random scores: a rounding more would reorder NMS
+    (found,) = ours.predict(image, score=0.001, iou=0.55, max_detections=300)
+    with torch.no_grad():
+        (expected,) = theirs([image / 255])
+    np.testing.assert_allclose(found.scores, expected["scores"].numpy(), atol=1e-5)
+    np.testing.assert_array_equal(found.labels + 1, expected["labels"].numpy())
+    np.testing.assert_allclose(found.boxes, expected["boxes"].numpy(), atol=1e-2, rtol=1e-5)
+    save_bundle(ours, tmp_path / "bundle")
+    assert type(load_bundle(tmp_path / "bundle")) is type(ours)
+    fused = create_model("ssdlite", 3)
+    assert type(fused) is not type(ours)
+    with pytest.raises(DataError, match="are unexpected"):
+        create_model("ssdlite", 3, structure="fused", weights=str(tmp_path / "theirs.pth"))

@@ -101,9 +101,13 @@ def create_model(
     """
     entry = find(name)
     checked = check_options(entry, model_options)
+    function = builder(entry)
     if num_classes is not None:
         checked["num_classes"] = num_classes
-    function = builder(entry)
+    elif inspect.signature(function).parameters["num_classes"].default is inspect.Parameter.empty:
+        raise UsageError(f"{name} needs num_classes")
+    if weights is not None:
+        checked = form_of_weights(entry, weights) | checked
     model = function(pretrained=pretrained, **entry.fixed, **checked)
     # The bundle writes them; what the builder resolved (an "auto" option, weights fetched already) wins over what was asked.
     model.build_name, model.build_options = name, checked | model.build_options
@@ -112,3 +116,13 @@ def create_model(
 
         load_weights(model, weights)
     return model
+
+
+def form_of_weights(entry: Entry, weights: str) -> dict[str, Any]:
+    """Options that a file of weights asks for: a module's ``form_of_weights(name, tensors)`` may tell a system's forms apart."""
+    tell = getattr(importlib.import_module(entry.module), "form_of_weights", None)
+    if tell is None:
+        return {}
+    from saccade.models.weights import read_state
+
+    return tell(entry.name, read_state(weights).keys())

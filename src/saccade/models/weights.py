@@ -49,10 +49,18 @@ def read_state(path: str | Path) -> State:
     return dict(state)
 
 
-def load_state(model: nn.Module, state: Mapping[str, Tensor], source: str | Path) -> None:
+def load_state(model: nn.Module, state: Mapping[str, Tensor], source: str | Path, *, partial: bool = False) -> list[str]:
     """Load tensors by name into a model, all or nothing; ``source`` names them in errors.
 
     ``model.translate_weights(state)``, where a model has it, renames published weights first.
+
+    Args:
+        model, state, source: see above.
+        partial: tensors of the model that are missing in ``state``, or have another shape there (class layers for other classes),
+            keep their values; a file that fits nowhere is still an error.
+
+    Returns:
+        Names of the tensors that kept their values.
 
     Raises:
         DataError: missing or unexpected names, or other shapes; nothing is loaded then.
@@ -60,6 +68,11 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], source: str | Path
     translate = getattr(model, "translate_weights", None)
     state = dict(translate(dict(state)) if translate else state)
     own = model.state_dict()
+    if partial:
+        fitting = {name: value for name, value in state.items() if name in own and value.shape == own[name].shape}
+        if fitting:
+            model.load_state_dict(fitting, strict=False)
+            return [name for name in own if name not in fitting]
     problems = []
     if missing := [name for name in own if name not in state]:
         problems.append(f"{len(missing)} tensors are missing ({_some(missing)})")
@@ -72,11 +85,12 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], source: str | Path
         hint = "the model must be built with the options and the number of classes that the weights were made with"
         raise DataError(source, "; ".join(problems), hint=hint)
     model.load_state_dict(state)
+    return []
 
 
-def load_weights(model: nn.Module, path: str | Path) -> None:
+def load_weights(model: nn.Module, path: str | Path, *, partial: bool = False) -> list[str]:
     """Load a file of weights into a model: :func:`read_state`, then :func:`load_state`."""
-    load_state(model, read_state(path), path)
+    return load_state(model, read_state(path), path, partial=partial)
 
 
 def fetch_torchvision(weights: WeightsEnum) -> State:

@@ -80,8 +80,8 @@ class Task(L.LightningModule):
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """Images and target tensors; truths stay where metrics are computed."""
-        images = batch.images
-        moved = images.to(device, non_blocking=True) if isinstance(images, Tensor) else [image.to(device, non_blocking=True) for image in images]
+        given = batch.images
+        moved = given.to(device, non_blocking=True) if isinstance(given, Tensor) else [image.to(device) for image in given]
         targets = [{k: v.to(device) if isinstance(v, Tensor) else v for k, v in target.items()} for target in batch.targets]
         return batch._replace(images=moved, targets=targets)
 

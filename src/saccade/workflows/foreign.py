@@ -145,23 +145,24 @@ def coco_truth(path: Path) -> Truth:
         if not isinstance(item, dict) or not isinstance(item.get("id"), (int, str)):
             raise DataError(path, "an image needs an id", where=f"images[{k}]")
         images.setdefault(_key(item["id"]), item)
-    objects = [
-        (k, item) for k, item in enumerate(data["annotations"])
+    numbers = [
+        k for k, item in enumerate(data["annotations"])
         if isinstance(item, dict) and "caption" not in item and _key(item.get("image_id")) in images and _whole(item.get("category_id"))
         and int(item["category_id"]) in categories
     ]  # fmt: skip
-    boxes = column(path, "annotations", objects, "bbox", 4)
-    sized = [(k, {"area": box[2] * box[3]} | item) for (k, item), box in zip(objects, boxes.tolist(), strict=True)]
+    objects = [data["annotations"][k] for k in numbers]
+    boxes = column(path, "annotations", objects, "bbox", 4, numbers=numbers)
+    sized = [item if "area" in item else {"area": box[2] * box[3]} for item, box in zip(objects, boxes, strict=True)]
     found = Objects(
         boxes,
-        np.array([ids.index(int(item["category_id"])) for _, item in objects], dtype=np.int64),
+        np.array([ids.index(int(item["category_id"])) for item in objects], dtype=np.int64),
         np.ones(len(objects)),
-        column(path, "annotations", sized, "area"),
-        np.array([bool(item.get("iscrowd", 0)) for _, item in objects], dtype=bool),
+        column(path, "annotations", sized, "area", numbers=numbers),
+        np.array([bool(item.get("iscrowd", 0)) for item in objects], dtype=bool),
         np.zeros(len(objects), dtype=bool),
-        [item.get("segmentation") for _, item in objects],
+        [item.get("segmentation") for item in objects],
     )
-    rows = _grouped([_key(item["image_id"]) for _, item in objects])
+    rows = _grouped([_key(item["image_id"]) for item in objects])
     frames = []
     for key, item in images.items():
         height, width = item.get("height"), item.get("width")
@@ -183,7 +184,6 @@ def coco_results(path: Path, entries: Any, truth: Truth) -> tuple[dict[int, Obje
     for k, entry in enumerate(entries):
         if not isinstance(entry, dict):
             raise DataError(path, "is no COCO result but " + type(entry).__name__, where=f"entry {k}")
-    items = list(enumerate(entries))
     keys = [_key(entry.get("image_id")) for entry in entries]
     known = truth.by_id.keys() | truth.ids_elsewhere
     for k, key in enumerate(keys):
@@ -192,21 +192,21 @@ def coco_results(path: Path, entries: Any, truth: Truth) -> tuple[dict[int, Obje
             raise DataError(
                 path, f"image_id {entries[k].get('image_id')!r} is not in {truth.source}", where=f"entry {k}", hint=f"{count} entries"
             )
-    for k, entry in items:
+    for k, entry in enumerate(entries):
         if not _whole(entry.get("category_id")) or int(entry["category_id"]) not in labels:
             hint = f"known: {', '.join(map(str, truth.category_ids[:12]))}"
             raise DataError(path, f"category_id {entry.get('category_id')!r} is not in {truth.source}", where=f"entry {k}", hint=hint)
     has_boxes = all("bbox" in entry for entry in entries)
     if has_boxes:
-        boxes = column(path, "entry", items, "bbox", 4)
+        boxes = column(path, "entry", entries, "bbox", 4)
     else:
         boxes = np.zeros((len(entries), 4))
-        for k, entry in items:
+        for k, entry in enumerate(entries):
             if "segmentation" not in entry:
                 raise DataError(path, "has neither bbox nor segmentation", where=f"entry {k}")
     unset = np.zeros(len(entries), dtype=bool)
     found = Objects(
-        boxes, np.array([labels[int(entry["category_id"])] for entry in entries], dtype=np.int64), column(path, "entry", items, "score"),
+        boxes, np.array([labels[int(entry["category_id"])] for entry in entries], dtype=np.int64), column(path, "entry", entries, "score"),
         boxes[:, 2] * boxes[:, 3], unset, unset, [entry.get("segmentation") for entry in entries],
     )  # fmt: skip
     truth.unused = sum(key in truth.ids_elsewhere for key in keys)
@@ -261,11 +261,10 @@ def own_detections(source: Path, rows: list[dict[str, Any]], truth: Truth) -> di
         objects = row.get("objects")
         if not isinstance(objects, list) or not all(isinstance(item, dict) for item in objects):
             raise DataError(source, "has no list of objects", where=f"entry {n}")
-        items = list(enumerate(objects))
-        corners = column(source, f"entry {n} object", items, "box", 4, xyxy=True)
-        labels = np.array([own_label(source, f"entry {n} object {k}", item, truth) for k, item in items], dtype=np.int64)
+        corners = column(source, f"entry {n} object", objects, "box", 4, xyxy=True)
+        labels = np.array([own_label(source, f"entry {n} object {k}", item, truth) for k, item in enumerate(objects)], dtype=np.int64)
         if i >= 0:
-            found[i] = _detections(corners, labels, column(source, f"entry {n} object", items, "score"))
+            found[i] = _detections(corners, labels, column(source, f"entry {n} object", objects, "score"))
     return found
 
 
@@ -408,12 +407,19 @@ def renumbering(names: list[str] | None, truth: Truth) -> list[int]:
 
 
 def column(
-    path: Path, place: str, items: Sequence[tuple[int, dict[str, Any]]], key: str, width: int = 0, *, xyxy: bool = False
+    path: Path,
+    place: str,
+    items: Sequence[dict[str, Any]],
+    key: str,
+    width: int = 0,
+    *,
+    xyxy: bool = False,
+    numbers: Sequence[int] | None = None,
 ) -> np.ndarray:
-    """(N,) or (N, width) float64 of one field of numbered entries; the first bad one is named."""
+    """(N,) or (N, width) float64 of one field of all entries; the first bad one is named, by ``numbers`` or its position."""
     shape = (len(items), width) if width else (len(items),)
     try:
-        out = np.array([item[key] for _, item in items] if items else np.zeros(shape), dtype=np.float64)
+        out = np.array([item[key] for item in items] if items else np.zeros(shape), dtype=np.float64)
         if out.shape != shape:
             raise ValueError
         good = np.all(np.isfinite(out.reshape(len(items), max(width, 1))), axis=1)
@@ -423,11 +429,11 @@ def column(
             return out
         k = int(np.flatnonzero(~good)[0])
     except (KeyError, TypeError, ValueError, OverflowError):
-        k = next(n for n, (_, item) in enumerate(items) if not _numbers(item.get(key), width))
-    number, item = items[k]
+        k = next(n for n, item in enumerate(items) if not _numbers(item.get(key), width))
     what = f"{width} finite numbers with sides of at least 0" if width else "a finite number"
+    number = k if numbers is None else numbers[k]
     where = f"{place}[{number}]" if place == "annotations" else f"{place} {number}"
-    raise DataError(path, f"{key} is {item.get(key)!r}, not {what}", where=where)
+    raise DataError(path, f"{key} is {items[k].get(key)!r}, not {what}", where=where)
 
 
 def _numbers(value: Any, width: int) -> bool:

@@ -169,9 +169,8 @@ def _score_labels(source: Path, rows: list[dict[str, Any]], truth: Truth) -> dic
         top = row.get("top") or [row]
         if not isinstance(top, list) or not all(isinstance(item, dict) for item in top):
             raise DataError(source, "has no list of classes in 'top'", where=f"entry {n}")
-        items = list(enumerate(top))
-        values = column(source, f"entry {n} class", items, "score")
-        scores[[own_label(source, f"entry {n} class {k}", item, truth) for k, item in items]] = values
+        values = column(source, f"entry {n} class", top, "score")
+        scores[[own_label(source, f"entry {n} class {k}", item, truth) for k, item in enumerate(top)]] = values
         metric.update([Classification(scores=scores)], [{"label": record.label, "image_id": record.image_id, "path": record.path}])
     _require_all(source, taken, truth)
     return metric.compute() | _coverage(taken, truth)

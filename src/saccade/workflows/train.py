@@ -21,7 +21,8 @@ from saccade.engine.run import Run
 from saccade.engine.stages import run_fit, run_stages
 from saccade.engine.trainer import check_batch, fit
 from saccade.models.base import AdversarialModel, FittedModel, Model, StagedModel
-from saccade.models.registry import create_model, find
+from saccade.models.registry import create_model, find, form_of_weights
+from saccade.models.weights import load_weights
 from saccade.tasks.table import task_class
 from saccade.types.errors import DataError, UsageError
 from saccade.types.prediction import Prediction
@@ -93,7 +94,7 @@ def train(
     given = None if named else (data, validation)
     train_data, val_data = load_splits(settings, entry.task) if given is None else given  # before a folder is made
     task_class(entry.task).check_data(train_data)  # type: ignore[arg-type]
-    built = build(settings, train_data)  # type: ignore[arg-type]
+    built = build(settings, train_data, say or to_stderr)  # type: ignore[arg-type]
     if folder is None:
         folder = runs.new_folder(Path(out), model)
     else:
@@ -142,15 +143,20 @@ def load_splits(settings: RunConfig, task: str) -> tuple[Dataset, Dataset | None
     return train_data, val_data if len(val_data) else None
 
 
-def build(settings: RunConfig, data: Dataset) -> Model:
+def build(settings: RunConfig, data: Dataset, say: Callable[[str], None] = to_stderr) -> Model:
     """The model of a run, its initial weights a function of the seed."""
     import torch
 
     torch.manual_seed(settings.seed)
     classes = list(data.classes)
-    model = create_model(
-        settings.model, max(len(classes), 1), pretrained=settings.pretrained, weights=settings.weights, **settings.model_options
-    )
+    options = dict(settings.model_options)
+    if settings.weights is not None:
+        options = form_of_weights(find(settings.model), settings.weights) | options
+    model = create_model(settings.model, max(len(classes), 1), pretrained=settings.pretrained, **options)
+    if settings.weights is not None:
+        fresh = load_weights(model, settings.weights, partial=True)
+        if fresh:
+            say(f"{settings.weights}: {len(fresh)} tensors start anew ({', '.join(fresh[:3])}{', ...' if len(fresh) > 3 else ''})")
     if len(classes) == model.num_classes:
         model.classes = classes
     return model

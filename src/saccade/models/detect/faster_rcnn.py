@@ -273,7 +273,7 @@ class FasterRCNN(Model):
     # -- weights and export -----------------------------------------------------------------------
 
     def translate_weights(self, state: dict[str, Tensor], *, norm_eps: float | None = None) -> dict[str, Tensor]:
-        """The state dict of torchvision's ``fasterrcnn_resnet50_fpn`` state dict under our names, this model's own state dict unchanged.
+        """A state dict of torchvision's ``fasterrcnn_resnet50_fpn`` under our names; one of ours unchanged.
 
         Args:
             state: tensors by name.

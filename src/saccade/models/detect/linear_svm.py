@@ -1,4 +1,5 @@
-"""What the detectors with linear support vector machines share (HOG + SVM, R-CNN): the machine and its calibration.
+"""What the detectors with linear support vector machines share (HOG + SVM, R-CNN): the machine, its
+calibration, and how boxes meet the truth.
 
 The machines are LIBLINEAR's, through scikit-learn; what is learned is returned as plain arrays.
 """
@@ -9,6 +10,8 @@ import warnings
 from typing import Literal
 
 import numpy as np
+import torch
+from torchvision.ops import box_iou
 
 
 def fit_linear_svm(
@@ -76,9 +79,6 @@ def fit_platt(decisions: np.ndarray, truths: np.ndarray) -> tuple[float, float]:
 
 def match_truth(boxes: np.ndarray, scores: np.ndarray, truth: np.ndarray, iou: float = 0.5) -> np.ndarray:
     """(N,) bool: which boxes find a true box, best score first, each true box once (the rule of average precision)."""
-    import torch
-    from torchvision.ops import box_iou
-
     hit = np.zeros(len(boxes), dtype=bool)
     if not len(boxes) or not len(truth):
         return hit
@@ -89,3 +89,11 @@ def match_truth(boxes: np.ndarray, scores: np.ndarray, truth: np.ndarray, iou: f
             hit[i] = True
             overlap[:, best] = -1
     return hit
+
+
+def best_overlap(boxes: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(N,) largest IoU of each box with a true box, and (N,) index of that box; IoU 0 where there is none."""
+    if not len(truth) or not len(boxes):
+        return np.zeros(len(boxes), np.float32), np.zeros(len(boxes), np.int64)
+    overlap, nearest = box_iou(torch.as_tensor(boxes).float(), torch.as_tensor(truth).float()).max(1)
+    return overlap.numpy(), nearest.numpy()

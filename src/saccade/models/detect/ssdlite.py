@@ -33,9 +33,10 @@ SSDlite's form (one pass, separable heads, default boxes, R-CNN's coder) and dif
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import pairwise
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -128,7 +129,7 @@ class TimmMaps(nn.Module):
 
     def __init__(self, name: str, in_chans: int, *, norm: Norm) -> None:
         super().__init__()
-        self.features = timm_features(name, (16, 32), in_chans, pretrained=False)
+        self.features = timm_features(name, (16, 32), in_chans)
         channels = (self.features.feature_info.channels()[-1], 512, 256, 256, 128)
         self.extra = nn.ModuleList(extra_block(i, o, norm=norm) for i, o in pairwise(channels))
         normal_init(self.extra)
@@ -146,10 +147,10 @@ class FusedMaps(nn.Module):
     FPN's 3x3 convolutions are separable here, as everything in SSDlite.
     """
 
-    def __init__(self, name: str, width: int, in_chans: int, pretrained: bool) -> None:
+    def __init__(self, name: str, width: int, in_chans: int) -> None:
         super().__init__()
         norm = nn.BatchNorm2d
-        self.features = timm_features(name, (8, 16, 32), in_chans, pretrained)
+        self.features = timm_features(name, (8, 16, 32), in_chans)
         self.lateral = nn.ModuleList(conv(c, width, norm=norm) for c in self.features.feature_info.channels())
         self.smooth = nn.ModuleList(separable(width, width, norm=norm) for _ in range(3))
         self.extra = separable(width, width, 2, norm=norm)
@@ -162,7 +163,7 @@ class FusedMaps(nn.Module):
         return [*maps, self.extra(maps[-1])]
 
 
-def timm_features(name: str, strides: tuple[int, ...], in_chans: int, pretrained: bool) -> nn.Module:
+def timm_features(name: str, strides: tuple[int, ...], in_chans: int) -> nn.Module:
     """A timm network that gives its maps of these strides.
 
     Raises:
@@ -177,7 +178,7 @@ def timm_features(name: str, strides: tuple[int, ...], in_chans: int, pretrained
     if not set(strides) <= set(reductions):
         raise UsageError(f"backbone {name} gives strides {reductions}, needed are {list(strides)}")
     indices = [len(reductions) - 1 - reductions[::-1].index(stride) for stride in strides]  # the last map of each stride
-    return timm.create_model(name, features_only=True, out_indices=indices, in_chans=in_chans, pretrained=pretrained)
+    return timm.create_model(name, features_only=True, out_indices=indices, in_chans=in_chans)
 
 
 # -- the published detector -----------------------------------------------------------------------
@@ -413,26 +414,52 @@ def assign_aligned(
 
 
 def ssdlite(
-    num_classes: int, *, in_chans: int = 3, pretrained: bool = False, backbone: str = "cs3darknet_s", size: int = 320, width: int = 96
-) -> FusedSSDLite:
+    num_classes: int,
+    *,
+    in_chans: int = 3,
+    pretrained: bool = False,
+    structure: Literal["fused", "published"] | None = None,
+    backbone: str | None = None,
+    size: int = 320,
+    width: int = 96,
+) -> SSDLite:
     """Saccade's quick detector (see the module's header).
 
     Args:
         num_classes: without background.
         in_chans: 1 or 3.
-        pretrained: start from timm's weights of the backbone, where timm has some.
-        backbone: any timm network with maps of strides 8, 16 and 32.
+        pretrained: start from the published COCO weights, which are those of the published structure.
+        structure: "fused", or "published" (:func:`ssdlite320`); None is fused from scratch, and published where published weights are
+            asked for (``pretrained``, or a file of them).
+        backbone: of the fused form any timm network with strides 8, 16 and 32 (default cs3darknet_s); of the published form as there.
         size: side of the square input in pixels.
         width: channels of the fused maps and heads.
     """
-    maps = FusedMaps(backbone, width, in_chans, pretrained)
+    structure = structure or ("published" if pretrained else "fused")
+    if structure == "published":
+        model: SSDLite = ssdlite320(
+            num_classes, in_chans=in_chans, pretrained=pretrained, backbone=backbone or "mobilenet_v3_large", size=size
+        )
+        model.build_options = {"structure": structure}
+        return model
+    if pretrained:
+        raise UsageError("ssdlite has published weights for structure published only")
+    maps = FusedMaps(backbone or "cs3darknet_s", width, in_chans)
     mean, std = (IMAGENET_MEAN, IMAGENET_STD) if in_chans == 3 else ((0.5,), (0.5,))
     preprocess = Preprocess(size=(size, size), channels=in_chans, mean=mean, std=std)
 
     def sides(grids: list[tuple[int, int]]) -> list[Tensor]:
         return [torch.full((1, 2), 3.0 * stride) for stride in (8, 16, 32, 64)]
 
-    return FusedSSDLite(num_classes, maps, sides, preprocess=preprocess, norm=nn.BatchNorm2d, tower=1)
+    model = FusedSSDLite(num_classes, maps, sides, preprocess=preprocess, norm=nn.BatchNorm2d, tower=1)
+    model.build_options = {"structure": structure}
+    return model
+
+
+def form_of_weights(name: str, tensors: Iterable[str]) -> dict[str, str]:
+    """Which form of ``ssdlite`` a file of weights is of: torchvision's names have a ``head``, the published ones two ``features``."""
+    published = any(t.startswith(("head.classification_head.", "backbone.features.0.0.")) for t in tensors)
+    return {"structure": "published"} if name == "ssdlite" and published else {}
 
 
 def ssdlite320(
@@ -471,7 +498,7 @@ def ssdlite320(
         return [ssd_sides(scale, following, (2, 3)) * size for scale, following in pairwise(scales)]
 
     half = (0.5,) * in_chans
-    preprocess = Preprocess(size=(size, size), channels=in_chans, mean=half, std=half, antialias=False)
+    preprocess = Preprocess(size=(size, size), channels=in_chans, mean=half, std=half, antialias=False, resize_float=True)
     model = SSDLite(num_classes, maps, sides, preprocess=preprocess)
     if pretrained:
         from torchvision.models.detection import SSDLite320_MobileNet_V3_Large_Weights as Published
