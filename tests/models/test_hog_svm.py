@@ -177,7 +177,7 @@ def test_D5_hard_negatives_are_what_the_model_scores_high(fitted, data):
     sample = data[9]
     image = np.ascontiguousarray(sample.image.permute(1, 2, 0).numpy())
     truth = sample.target["boxes"].numpy()[sample.target["labels"].numpy() == 0]
-    features, windows, scores = model.hard_negatives(image, truth, 0, limit=7, floor=-2.0)
+    features, windows, scores = model.hard_negatives(list(model.levels(image)), truth, 0, limit=7, floor=-2.0)
     assert len(features) == 7
     again = features @ model.weight[0, : features.shape[1]].numpy() + float(model.bias[0])
     np.testing.assert_allclose(again, scores, atol=1e-4)

@@ -89,10 +89,16 @@ def test_biases_and_norms_do_not_decay_and_the_backbone_has_its_rate():
 
 def test_averaged_weights_by_hand():
     """d_t = min(decay, (1 + t) / (10 + t)): after t = 1 a step keeps 2/11 of the average."""
-    average = AverageWeights(0.9)._kwargs["avg_fn"]
-    assert float(average(torch.tensor(0.0), torch.tensor(11.0), torch.tensor(1))) == pytest.approx(9.0)
-    assert float(average(torch.tensor(0.0), torch.tensor(10.0), torch.tensor(10_000))) == pytest.approx(1.0)
-    assert int(average(torch.tensor(3), torch.tensor(8), torch.tensor(5))) == 8
+    update = AverageWeights(0.9)._kwargs["multi_avg_fn"]
+
+    def average(start, now, t):
+        tensor = torch.tensor(start)
+        update([tensor], [torch.tensor(now)], torch.tensor(t))
+        return tensor.item()
+
+    assert average(0.0, 11.0, 1) == pytest.approx(9.0)
+    assert average(0.0, 10.0, 10_000) == pytest.approx(1.0)
+    assert average(3, 8, 5) == 8
 
 
 def test_clock():

@@ -29,15 +29,23 @@ class Dataset(torch.utils.data.Dataset[Sample]):
         indices: the records of this split; None takes all.
         channels: 1 or 3 to convert every image; None keeps grey images grey.
         split: name of the split, for messages and reports.
+        boxes_only: leave out instance masks and what a synthetic scene tells beside them, which cost time and memory.
     """
 
     def __init__(
-        self, index: DataIndex, indices: Sequence[int] | np.ndarray | None = None, *, channels: int | None = None, split: str = ""
+        self,
+        index: DataIndex,
+        indices: Sequence[int] | np.ndarray | None = None,
+        *,
+        channels: int | None = None,
+        split: str = "",
+        boxes_only: bool = False,
     ) -> None:
         self.index = index
         self.indices = np.arange(len(index)) if indices is None else np.asarray(indices, dtype=np.int64)
         self.channels = channels
         self.split = split
+        self.boxes_only = boxes_only
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -88,12 +96,12 @@ class Dataset(torch.utils.data.Dataset[Sample]):
             target["labels"] = torch.as_tensor(np.asarray(record.labels), dtype=torch.int64).reshape(-1)
             crowd = np.zeros(count, dtype=bool) if record.iscrowd is None else record.iscrowd
             target["iscrowd"] = torch.as_tensor(np.asarray(crowd), dtype=torch.bool)
-            if record.segments is not None:
-                from saccade.data.polygons import rasterize
-
-                masks = [rasterize(s, size) for s in record.segments]
-                stacked = np.stack(masks) if masks else np.zeros((0, *size), dtype=bool)
-                target["masks"] = tv_tensors.Mask(torch.from_numpy(stacked))
+            for key, dtype in (("area", torch.float64), ("difficult", torch.bool)):  # what COCO's and VOC's metrics ask for
+                values = (record.extra or {}).get(key)
+                if values is not None and len(values) == count:
+                    target[key] = torch.as_tensor(np.asarray(values), dtype=dtype)
+            if record.segments is not None and not self.boxes_only:
+                target["masks"] = tv_tensors.Mask(torch.from_numpy(self._instance_masks(record, size)))
             if record.keypoints is not None:
                 points = torch.as_tensor(record.keypoints, dtype=torch.float32)
                 target["keypoints"] = points[..., :2].clone()
@@ -102,9 +110,21 @@ class Dataset(torch.utils.data.Dataset[Sample]):
             target["mask"] = tv_tensors.Mask(torch.from_numpy(self.mask(record, size)))
         if record.captions is not None:
             target["captions"] = list(record.captions)
-        if self.index.reader is not None and hasattr(self.index.reader, "extras"):
+        if self.index.reader is not None and hasattr(self.index.reader, "extras") and not self.boxes_only:
             target.update(self.index.reader.extras(record))
         return target
+
+    def _instance_masks(self, record: Record, size: tuple[int, int]) -> np.ndarray:
+        """(N, H, W) bool."""
+        from saccade.data.polygons import rasterize
+
+        masks = np.zeros((len(record.segments or ()), *size), dtype=bool)
+        for k, segment in enumerate(record.segments or ()):
+            try:
+                masks[k] = rasterize(segment, size)
+            except ValueError as error:
+                raise DataError(self._shown_path(record), str(error), where=f"object {k + 1}") from None
+        return masks
 
     def mask(self, record: Record, size: tuple[int, int]) -> np.ndarray:
         """(H, W) int64 labels, -100 where the data set says to ignore."""
@@ -124,17 +144,21 @@ class Dataset(torch.utils.data.Dataset[Sample]):
     def subset(self, indices: Sequence[int] | np.ndarray, split: str | None = None) -> Dataset:
         """The images at these positions of this data set."""
         chosen = self.indices[np.asarray(indices, dtype=np.int64)]
-        return Dataset(self.index, chosen, channels=self.channels, split=self.split if split is None else split)
+        return Dataset(self.index, chosen, channels=self.channels, split=self.split if split is None else split, boxes_only=self.boxes_only)
 
     def with_channels(self, channels: int | None) -> Dataset:
         """The same images decoded as grey (1) or RGB (3)."""
-        return Dataset(self.index, self.indices, channels=channels, split=self.split)
+        return Dataset(self.index, self.indices, channels=channels, split=self.split, boxes_only=self.boxes_only)
+
+    def with_boxes_only(self) -> Dataset:
+        """The same images without instance masks in their targets."""
+        return Dataset(self.index, self.indices, channels=self.channels, split=self.split, boxes_only=True)
 
     def take(self, split: str) -> Dataset:
         """A named split."""
         if split not in self.index.splits:
             raise UsageError(f"{self.index.root} has no split {split!r}{suggest(split, self.index.splits)}")
-        return Dataset(self.index, self.index.splits[split], channels=self.channels, split=split)
+        return Dataset(self.index, self.index.splits[split], channels=self.channels, split=split, boxes_only=self.boxes_only)
 
     def map_records(self, function: Callable[[Record], Any]) -> list[Any]:
         """The function's value for every record of this split."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import Checkpoint, WeightAveraging
 
 from saccade.engine.files import write_text
@@ -120,19 +121,21 @@ class AverageWeights(WeightAveraging):
     """
 
     def __init__(self, decay: float) -> None:
-        super().__init__(use_buffers=True, avg_fn=_Average(decay))
+        super().__init__(use_buffers=True, multi_avg_fn=_Average(decay))
 
 
 class _Average:
+    """Called with all tensors of one type at once: a call a tensor took a tenth of a step on a CPU, and a wait for the device each."""
+
     def __init__(self, decay: float) -> None:
         self.decay = decay
 
-    def __call__(self, average: Any, current: Any, count: Any) -> Any:
-        if not average.is_floating_point():
-            return current  # counters such as num_batches_tracked
+    def __call__(self, average: Any, current: Any, count: Any) -> None:
+        if not average[0].is_floating_point():
+            torch._foreach_copy_(average, current)  # counters such as num_batches_tracked
+            return
         t = float(count)
-        decay = min(self.decay, (1 + t) / (10 + t))
-        return average + (1 - decay) * (current - average)
+        torch._foreach_lerp_(average, current, 1 - min(self.decay, (1 + t) / (10 + t)))
 
 
 class Progress(L.Callback):

@@ -136,4 +136,4 @@ def relabel(data: Dataset, mapping: list[int], classes: list[str]) -> Dataset:
     if data.index.tasks[:1] == ("segment",):
         values = {raw: int(table[k]) for raw, k in (values or {k: k for k in range(len(mapping))}).items()}
     index = dataclasses.replace(data.index, records=PackedRecords(moved()), classes=classes, mask_values=values)
-    return Dataset(index, data.indices, channels=data.channels, split=data.split)
+    return Dataset(index, data.indices, channels=data.channels, split=data.split, boxes_only=data.boxes_only)

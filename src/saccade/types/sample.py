@@ -6,7 +6,8 @@ Target keys by task (every target also has ``image_id`` and ``path``):
 classify        ``label`` int64 scalar, 0..K-1
 detect          ``boxes`` (N, 4) float32 XYXY in pixels (tv_tensors.BoundingBoxes), ``labels`` (N,) int64,
                 ``iscrowd`` (N,) bool; optionally ``masks`` (N, H, W) bool (tv_tensors.Mask),
-                ``keypoints`` (N, K, 2) float32 xy and ``visibility`` (N, K) int64 in {0, 1, 2}
+                ``keypoints`` (N, K, 2) float32 xy and ``visibility`` (N, K) int64 in {0, 1, 2}; ``area`` (N,) as annotated
+                and ``difficult`` (N,) bool, for metrics
 segment         ``mask`` (H, W) int64 (tv_tensors.Mask), 0..K-1, and -100 where it is to be ignored
 generate        nothing needed
 others          ``captions`` list[str]; ``depth`` (H, W) float32
@@ -29,7 +30,7 @@ from saccade.types.geometry import Geometry
 IGNORE = -100
 """Value of ``mask`` where a pixel has no class; the default of torch's cross entropy."""
 
-OBJECT_KEYS = ("boxes", "labels", "iscrowd", "masks", "keypoints", "visibility")
+OBJECT_KEYS = ("boxes", "labels", "iscrowd", "masks", "keypoints", "visibility", "area", "difficult")
 """Keys whose first dimension counts the objects of an image."""
 
 Target = dict[str, Any]

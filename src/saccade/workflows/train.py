@@ -184,6 +184,9 @@ def _run(
     if len(train_data.index.problems) > 5:
         say(f"note: and {len(train_data.index.problems) - 5} more; saccade data show lists them")
     recipe = settings.recipe
+    tilted = recipe.rotate or recipe.shear  # then a mask gives a tighter box than the box's own corners
+    if model.task == "detect" and "masks" not in find(settings.model).needs and not tilted:
+        train_data = train_data.with_boxes_only()
     if recipe.class_weights and hasattr(model, "class_counts"):
         model.class_counts = class_counts(train_data)
     skipped: dict[str, str] = {}

@@ -74,6 +74,8 @@ def detect_format(root: str | Path, tasks: Sequence[str] = ()) -> tuple[str, str
     fitting = {name: reason for name, reason in found.items() if set(tasks) <= set(format_module(name).TASKS)}
     found = fitting or found
     if len(found) > 1:
+        found.pop("csv", None)  # the table repeats what the annotations say (raccoon), or belongs to another task (WBC)
+    if len(found) > 1:
         reasons = "; ".join(f"{name} ({reason})" for name, reason in found.items())
         raise UsageError(f"{root} fits several formats: {reasons}; choose with --format {'|'.join(found)}")
     return next(iter(found.items()))

@@ -276,8 +276,9 @@ class HOGSVM(FittedModel):
                 for _, image, boxes, labels in self._images(dataset):
                     if image is None:
                         continue
+                    levels = list(self.levels(image))
                     for k in present:
-                        negatives[k].append(self.hard_negatives(image, boxes[labels == k], k, limit=self.hard)[0])
+                        negatives[k].append(self.hard_negatives(levels, boxes[labels == k], k, limit=self.hard)[0])
             values: dict[str, float] = {}
             for k in present:
                 pool = self._hardest(np.concatenate(negatives[k]), k, known=round_ > 0)
@@ -360,11 +361,12 @@ class HOGSVM(FittedModel):
                 yield k, self._cut(level, k, row[away], column[away])
 
     def hard_negatives(
-        self, image: np.ndarray, truth: np.ndarray, label: int, *, limit: int, floor: float = -1.0
+        self, levels: Sequence[Level], truth: np.ndarray, label: int, *, limit: int, floor: float = -1.0
     ) -> tuple[np.ndarray, Tensor, Tensor]:
         """The false answers of one class in an image: windows above ``floor`` with IoU < 0.3 to every true box.
 
         Args:
+            levels: the image's pyramid.
             truth: (M, 4) boxes of the class.
             limit: keep the best scored of this many.
 
@@ -372,7 +374,7 @@ class HOGSVM(FittedModel):
             (n, D) float32 descriptors, (n, 4) windows and (n,) scores, best first.
         """
         features, boxes, scores = [np.zeros((0, math.prod(self.shape(label)) * self.block**2 * self.bins), np.float32)], [], []
-        for level in self.levels(image):
+        for level in levels:
             if self.active(label, level):
                 values = F.conv2d(level.grid, self.filters(label))[0, 0] + self.bias[label].cpu()
                 row, column = torch.nonzero(values > floor, as_tuple=True)
