@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import TypeAdapter, ValidationError
 
 from saccade.engine.files import plain, write_text
 from saccade.models.index import Entry
 from saccade.models.registry import check_options, default_recipe
+from saccade.types.coerce import coerce
 from saccade.types.errors import DataError, UsageError, suggest
 from saccade.types.recipe import Recipe
 
@@ -133,9 +133,9 @@ def recipe_value(name: str, value: Any) -> Any:
         raise UsageError(f"the recipe has no {name!r}{suggest(name, RECIPE_FIELDS)}")
     hint = typing.get_type_hints(Recipe)[name]
     try:
-        typed = TypeAdapter(hint).validate_python(value)
-    except ValidationError as error:
-        raise UsageError(f"recipe.{name}={value!r}: {error.errors()[0]['msg'].lower()}") from None
+        typed = coerce(value, hint)
+    except ValueError as error:
+        raise UsageError(f"recipe.{name}={value!r}: {error}") from None
     least = {"epochs": 1, "batch_size": 1, "accumulate": 1, "validate_every": 1}.get(name, 0)
     if isinstance(typed, (int, float)) and not isinstance(typed, bool) and not (least <= typed < float("inf")):
         raise UsageError(f"recipe.{name}={value!r}: must be at least {least}")

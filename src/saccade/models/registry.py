@@ -10,6 +10,7 @@ from typing import Any
 
 from saccade.models.base import Model
 from saccade.models.index import Entry, entries
+from saccade.types.coerce import coerce
 from saccade.types.errors import UsageError, suggest
 from saccade.types.recipe import Recipe
 
@@ -70,17 +71,15 @@ def options(entry: Entry) -> dict[str, tuple[Any, Any]]:
 
 def check_options(entry: Entry, given: Mapping[str, Any]) -> dict[str, Any]:
     """The given options, typed; an unknown name or a value of the wrong type is a UsageError."""
-    from pydantic import TypeAdapter, ValidationError
-
     known = options(entry)
     checked = {}
     for name, value in given.items():
         if name not in known:
             raise UsageError(f"{entry.name} has no option model.{name}{suggest(name, known)}")
         try:
-            checked[name] = TypeAdapter(known[name][0]).validate_python(value)
-        except ValidationError as error:
-            raise UsageError(f"model.{name}={value!r}: {error.errors()[0]['msg'].lower()}") from None
+            checked[name] = coerce(value, known[name][0])
+        except ValueError as error:
+            raise UsageError(f"model.{name}={value!r}: {error}") from None
     return checked
 
 
