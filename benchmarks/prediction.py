@@ -40,7 +40,7 @@ from saccade.workflows.predict import Writer, predict
 MOST, MOST_GROWTH = 1.10, 32 * 2**20
 CASES: tuple[tuple[str, int, dict[str, Any], tuple[int, int]], ...] = (
     ("ssdlite", 3, {"size": 320}, (480, 640)),
-    ("unet", 3, {"size": 256, "width": 16}, (300, 300)),
+    ("unet", 3, {"size": 192, "width": 16}, (300, 300)),
     ("timm/resnet18", 10, {}, (375, 500)),
 )
 """Model, classes, options, and (H, W) of the images."""
@@ -50,7 +50,7 @@ def pictures(count: int, size: tuple[int, int], seed: int = 0) -> list[np.ndarra
     """Smooth random pictures that compress like photographs; (H, W, 3) uint8."""
     rng = np.random.default_rng(seed)
     small = [Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)) for _ in range(count)]
-    return [np.asarray(image.resize(size[::-1], Image.Resampling.BICUBIC)) for image in small]
+    return [np.array(image.resize(size[::-1], Image.Resampling.BICUBIC)) for image in small]
 
 
 @torch.no_grad()
@@ -85,27 +85,23 @@ def overhead(name: str, classes: int, options: dict[str, Any], size: tuple[int, 
     timing = interleaved(forward, decoded, rounds=rounds, warmup=2)
     row = {"what": "overhead", "model": name, "images": batch, "height": size[0], "width": size[1]}
     row |= timing.row("forward", "predict_batch")
-    memory = interleaved(forward, lambda: list(predict(model, arrays, batch_size=batch)), rounds=max(rounds // 3, 2))
+    memory = interleaved(forward, lambda: list(predict(model, arrays, batch_size=batch)), rounds=max(rounds // 3, 3))
     with tempfile.TemporaryDirectory() as folder:
-        count = batch * 16
+        count = batch * 4
         for i in range(count):
             Image.fromarray(arrays[i % batch]).save(f"{folder}/{i:04}.jpg", quality=90)
         files = interleaved(
             lambda: [forward() for _ in range(count // batch)],
             lambda: list(predict_files(model, [folder], batch_size=batch, workers=workers)),
-            rounds=max(rounds // 5, 2),
+            rounds=max(rounds // 5, 3),
         )
     row |= {"memory_ratio": memory.ratio, "files_ratio": files.ratio, "workers": workers}
     speeds = {"forward": batch / timing.a, "predict_batch": batch / timing.b, "memory": batch / memory.b, "files": count / files.b}
     row |= {f"{key}_images_per_s": float(np.median(values)) for key, values in speeds.items()}
-    objects = f", {np.mean([len(p) for p in decoded()]):.0f} boxes an image" if model.task == "detect" else ""  # type: ignore[arg-type]
-    print(
-        f"{name}{objects}: "
-        + ", ".join(f"{k} {np.median(v):.1f}" for k, v in speeds.items())
-        + " images/s; decoding takes the forward pass to ",
-        end="",
-    )
-    print(f"{timing.ratio:.3f} ({row['ratio_low']:.3f} to {row['ratio_high']:.3f}), files to {files.ratio:.3f}", flush=True)
+    print(f"{name}: " + ", ".join(f"{key} {np.median(values):.1f}" for key, values in speeds.items()) + " images/s")
+    if model.task == "detect":
+        row["boxes_per_image"] = float(np.mean([len(prediction) for prediction in decoded()]))  # type: ignore[arg-type]
+    print(f"  predict_batch/forward {timing.ratio:.3f} ({row['ratio_low']:.3f} to {row['ratio_high']:.3f})", flush=True)
     return row
 
 
@@ -142,9 +138,7 @@ def stream(count: int, workers: int) -> dict[str, Any]:
     assert lines == count
     first, last = marks[count // 10], marks[count]
     grown = max(marks.values()) - first
-    print(
-        f"{count} files: {count / seconds:.0f} images/s, {first / 2**20:.0f} MiB at a tenth, {last / 2**20:.0f} MiB at the end, growth {grown / 2**20:.1f} MiB"
-    )
+    print(f"{count} files: {count / seconds:.0f} images/s, memory {first / 2**20:.0f} to {last / 2**20:.0f} MiB")
     return {
         "what": "stream", "model": "lenet5", "images": count, "height": 28, "width": 28, "workers": workers,
         "files_images_per_s": count / seconds, "resident_at_tenth_mib": first / 2**20, "resident_at_end_mib": last / 2**20,

@@ -1,6 +1,6 @@
 """Training images/s of saccade against a plain PyTorch loop: the same network, data, optimiser, schedule and average of weights.
 
-python -m benchmarks.training [--quick] [--workers 1] [--steps 60] [--rounds 8]
+python -m benchmarks.training [--quick] [--workers 1] [--steps 40] [--rounds 6]
 
 The plain loop (:func:`plain_loop`) is what an expert writes without any framework: a DataLoader, backward, clip, step, and nothing that
 logs, checks, seeds or can resume. Both decode the same files and apply the same augmentation and preprocessing; only seconds between
@@ -42,7 +42,7 @@ from saccade.tasks.table import task_class
 from saccade.types.recipe import Recipe
 
 SIZE = 160
-WARMUP = 8  # steps of each run that are not timed: the first ones find their memory, and the loader starts full
+WARMUP = 5  # steps of each run that are not timed: the first ones find their memory, and the loader starts full
 LEAST = 0.95
 
 
@@ -156,7 +156,7 @@ class Case:
 
 def cases(steps: int, folder: Path) -> Iterator[tuple[str, str, Case]]:
     """(model, data, case): a detector and a segmenter on drawn cells that were written to files."""
-    for name, task, form in (("ssdlite", "detect", "voc"), ("unet", "segment", "mask_png")):
+    for name, task, form in (("ssdlite", "detect", "voc"), ("unet", "segment", "masks")):
         recipe = default_recipe(find(name)).replace(epochs=1, warmup=0.0)
         source = f"synthetic:cells?count={steps * recipe.batch_size}&size={SIZE}&task={task}"
         write_data(load_data(source, task=task), folder / name, form)
@@ -170,14 +170,14 @@ def cases(steps: int, folder: Path) -> Iterator[tuple[str, str, Case]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=68, help="steps of a run, the first 8 not timed")
+    parser.add_argument("--steps", type=int, default=40, help="steps of a run, the first 5 not timed")
     parser.add_argument("--rounds", type=int, default=6, help="runs of each")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--quick", action="store_true", help="28 steps, 3 rounds")
+    parser.add_argument("--quick", action="store_true", help="20 steps, 3 rounds")
     arguments = parser.parse_args()
     if arguments.quick:
-        arguments.steps, arguments.rounds = 28, 3
+        arguments.steps, arguments.rounds = 20, 3
     torch.set_num_threads(arguments.threads)
     rows = []
     with tempfile.TemporaryDirectory() as folder:

@@ -267,6 +267,6 @@ def quiet_lightning() -> None:
         ".*overridden `transfer_batch_to_device`.*",
         ".*not resumable.*", ".*lr_scheduler.step.*", ".*module.s. in eval mode.*", ".*No `_progress_bar_metrics`.*", ".*LeafSpec.*",
         ".*GPU available but not used.*", ".*`isinstance.treespec.*", ".*dataloader_iter.*", ".*Trying to infer the `batch_size`.*",
-        ".*Starting from v1.9.0.*", ".*`training_step` returned `None`.*",
+        ".*Starting from v1.9.0.*", ".*`training_step` returned `None`.*", ".*across ranks is zero.*",
     ):  # fmt: skip
         warnings.filterwarnings("ignore", text)
