@@ -46,7 +46,7 @@ def evaluate(
         from saccade.workflows.score import score_predictions
 
         truth = data if isinstance(data, Dataset) or not split else _truth(data, split, format, split_file, seed or 0)
-        return score_predictions(what, truth, format=format)
+        return score_predictions(str(what), truth, format=format)
     settings = DecodeSettings(score=score, iou=iou, max_detections=max_detections)
     return evaluate_fully(
         what, data, split=split, format=format, split_file=split_file, settings=settings, batch_size=batch_size, workers=workers,

@@ -244,7 +244,7 @@ def _run(
     return Run(folder, metrics)
 
 
-def class_counts(data: Dataset) -> list[float]:
+def class_counts(data: Dataset) -> list[int]:
     """What ``recipe.class_weights`` weighs by: images, objects or pixels of each class."""
     if data.tasks[:1] != ("segment",):
         return data.class_counts().tolist()

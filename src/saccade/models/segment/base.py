@@ -69,7 +69,8 @@ class Segmenter(Model):
         """Logits (K, h, w) over the whole canvas to a class map in original pixels."""
         maps = geometry.maps_to_original(logits.float())
         scores = maps.softmax(0).half().cpu().numpy() if self.keep_scores else None
-        return Segmentation(mask=_class_map(maps.argmax(0), self.num_classes), scores=scores)
+        labels = maps.max(0).indices  # on a CPU argmax takes nine times as long
+        return Segmentation(mask=_class_map(labels, self.num_classes), scores=scores)
 
     def predict_batch(self, images: Images, geometries: Sequence[Geometry], **settings: Any) -> list[Prediction]:
         """As the base; inputs larger than ``tile`` go through it tile by tile."""
@@ -91,7 +92,7 @@ class Segmenter(Model):
 
         def function(windows: Tensor) -> Tensor:
             logits = self.tile_network(windows.to(self.device))
-            return logits.argmax(1, keepdim=True).int() if argmax else logits
+            return logits.max(1, keepdim=True).indices.int() if argmax else logits
 
         return tile_predict(function, image, tile=self.tile, margin=self.margin, batch=batch, align=self.tile_align)
 

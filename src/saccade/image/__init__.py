@@ -1,1 +1,0 @@
-"""Pixels in, pixels out."""
