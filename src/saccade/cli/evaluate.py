@@ -15,6 +15,7 @@ def evaluate(
     data: o.Data,
     split: Annotated[str, typer.Option("--split", help="Part of the data; 'all' takes everything.")] = "test",
     format: o.Format = None,
+    predictions_format: Annotated[str | None, typer.Option("--predictions-format", help="Of predictions made elsewhere.")] = None,
     split_file: o.SplitFile = None,
     score: o.Score = None,
     iou: o.Iou = None,
@@ -43,7 +44,7 @@ def evaluate(
     if workflow.is_predictions(what):
         metrics = workflow.evaluate(
             what, data, split=part, format=format, split_file=split_file, score=settings.score, iou=settings.iou,
-            max_detections=settings.max_detections,
+            max_detections=settings.max_detections, predictions_format=predictions_format,
         )  # fmt: skip
         skipped: dict[str, str] = {}
         head = f"{what} against {data}"

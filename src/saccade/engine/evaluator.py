@@ -68,7 +68,7 @@ def evaluate_model(
     data = align_classes(data, model)
     if not len(data):
         raise DataError(data.index.root, f"split {data.split or 'all'!r} has no images")
-    metric = task.make_metric(list(model.classes))
+    metric = task.make_metric(list(model.classes), settings)
     began, done, skipped = time.perf_counter(), 0, {}
     model.eval()
     with torch.inference_mode():

@@ -65,7 +65,7 @@ class Task(L.LightningModule):
     # -- what a task's file writes ----------------------------------------------------------------
 
     @classmethod
-    def make_metric(cls, classes: list[str]) -> Metric:
+    def make_metric(cls, classes: list[str], settings: DecodeSettings = EVALUATION) -> Metric:
         """An empty metric of the task."""
         raise NotImplementedError
 
@@ -168,7 +168,7 @@ class Task(L.LightningModule):
         for key in [k for k in self.sums if k.startswith("val_")]:
             del self.sums[key]
         if self.metric is not None:
-            self.metric = self.make_metric(list(self.model.classes))  # type: ignore[arg-type]
+            self.metric = self.make_metric(list(self.model.classes), self.decode)  # type: ignore[arg-type]
 
     def on_validation_epoch_end(self) -> None:
         values: dict[str, float] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from saccade.metrics.classification import ClassificationMetric
 from saccade.tasks.base import Task
+from saccade.types.recipe import EVALUATION, DecodeSettings
 
 
 class ClassifyTask(Task):
@@ -12,6 +13,6 @@ class ClassifyTask(Task):
     name = "classify"
 
     @classmethod
-    def make_metric(cls, classes: list[str]) -> ClassificationMetric:
+    def make_metric(cls, classes: list[str], settings: DecodeSettings = EVALUATION) -> ClassificationMetric:
         """An empty metric."""
         return ClassificationMetric(classes)

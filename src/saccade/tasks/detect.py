@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from saccade.metrics.detection import DetectionMetric
 from saccade.tasks.base import Task
+from saccade.types.recipe import EVALUATION, DecodeSettings
 
 
 class DetectTask(Task):
@@ -12,6 +13,6 @@ class DetectTask(Task):
     name = "detect"
 
     @classmethod
-    def make_metric(cls, classes: list[str]) -> DetectionMetric:
-        """An empty metric."""
-        return DetectionMetric(classes)
+    def make_metric(cls, classes: list[str], settings: DecodeSettings = EVALUATION) -> DetectionMetric:
+        """An empty metric that counts as many detections an image as are decoded."""
+        return DetectionMetric(classes, max_detections=(1, 10, settings.max_detections))

@@ -11,6 +11,7 @@ from saccade.data.dataset import Dataset
 from saccade.metrics.generation import GenerationMetric
 from saccade.models.base import AdversarialModel
 from saccade.tasks.base import Task, make_optimizer
+from saccade.types.recipe import EVALUATION, DecodeSettings
 from saccade.types.prediction import Generated
 from saccade.types.sample import Batch, Target
 
@@ -25,7 +26,7 @@ class GenerateTask(Task):
         self.automatic_optimization = False
 
     @classmethod
-    def make_metric(cls, classes: list[str]) -> GenerationMetric:
+    def make_metric(cls, classes: list[str], settings: DecodeSettings = EVALUATION) -> GenerationMetric:
         """An empty metric."""
         return GenerationMetric(classes)
 

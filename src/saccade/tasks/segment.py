@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from saccade.metrics.segmentation import SegmentationMetric
 from saccade.tasks.base import Task
+from saccade.types.recipe import EVALUATION, DecodeSettings
 
 
 class SegmentTask(Task):
@@ -12,6 +13,6 @@ class SegmentTask(Task):
     name = "segment"
 
     @classmethod
-    def make_metric(cls, classes: list[str]) -> SegmentationMetric:
+    def make_metric(cls, classes: list[str], settings: DecodeSettings = EVALUATION) -> SegmentationMetric:
         """An empty metric."""
         return SegmentationMetric(classes)

@@ -28,6 +28,7 @@ def evaluate(
     workers: int | None = None,
     device: str = "cpu",
     seed: int | None = None,
+    predictions_format: str | None = None,
 ) -> dict[str, float]:
     """Metrics of a model or of predictions on data.
 
@@ -38,6 +39,7 @@ def evaluate(
         split: which part; None is everything.
         score, iou, max_detections: the same for every model, so that numbers compare.
         seed: of made splits; None takes the run's own, so that a run is never tested on its training images.
+        predictions_format: of predictions made elsewhere ("coco", "yolo", "voc", "masks", "saccade"); None finds it.
 
     Returns:
         Named floats; NaN where a class is absent from the data.
@@ -46,7 +48,7 @@ def evaluate(
         from saccade.workflows.score import score_predictions
 
         truth = data if isinstance(data, Dataset) or not split else _truth(data, split, format, split_file, seed or 0)
-        return score_predictions(str(what), truth, format=format)
+        return score_predictions(str(what), truth, format=predictions_format, max_detections=max_detections)
     settings = DecodeSettings(score=score, iou=iou, max_detections=max_detections)
     return evaluate_fully(
         what, data, split=split, format=format, split_file=split_file, settings=settings, batch_size=batch_size, workers=workers,

@@ -188,7 +188,7 @@ def _run(
     if model.task == "detect" and "masks" not in find(settings.model).needs and not tilted:
         train_data = train_data.with_boxes_only()
     if recipe.class_weights and hasattr(model, "class_counts"):
-        model.class_counts = class_counts(train_data)
+        model.class_counts = class_counts(train_data)  # type: ignore[assignment]
     skipped: dict[str, str] = {}
     try:
         if isinstance(model, StagedModel):
