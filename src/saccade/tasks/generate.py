@@ -11,8 +11,8 @@ from saccade.data.dataset import Dataset
 from saccade.metrics.generation import GenerationMetric
 from saccade.models.base import AdversarialModel
 from saccade.tasks.base import Task, make_optimizer
-from saccade.types.recipe import EVALUATION, DecodeSettings
 from saccade.types.prediction import Generated
+from saccade.types.recipe import EVALUATION, DecodeSettings
 from saccade.types.sample import Batch, Target
 
 
