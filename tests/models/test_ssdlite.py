@@ -274,10 +274,14 @@ def test_aligned_assignment_by_hand():
     priors = torch.tensor([[2.0, 2, 6, 6], [3, 3, 7, 7], [4, 4, 8, 8], [20, 20, 24, 24]])
     boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 5], [0, 0, 10, 8], [0, 0, 10, 10]])
     scores = torch.tensor([[0.5], [0.9], [0.5], [0.9]])
-    truth, prior, quality = assign_aligned(scores, boxes, priors, torch.tensor([[0.0, 0, 10, 10]]), torch.tensor([0]), top=2)
+    truth, prior, weight, quality = assign_aligned(scores, boxes, priors, torch.tensor([[0.0, 0, 10, 10]]), torch.tensor([0]), top=2)
     assert truth.tolist() == [0, 0]
     assert prior.tolist() == [0, 2]  # the last is perfect, but its centre is outside; the second has IoU 0.5
-    assert quality.tolist() == pytest.approx([1.0, 0.8**6], rel=1e-4)
+    assert weight.tolist() == pytest.approx([1.0, 0.8**6], rel=1e-4)
+    boxes[0] = torch.tensor([0.0, 0, 10, 9])
+    _, _, weight, quality = assign_aligned(scores, boxes, priors, torch.tensor([[0.0, 0, 10, 10]]), torch.tensor([0]), top=2)
+    assert weight.tolist() == pytest.approx([1.0, (8 / 9) ** 6], rel=1e-4)
+    assert quality.tolist() == pytest.approx([0.9, 0.9 * (8 / 9) ** 6], rel=1e-4)
 
 
 def test_aligned_assignment_reaches_truths_between_the_centres():
@@ -285,10 +289,10 @@ def test_aligned_assignment_reaches_truths_between_the_centres():
     model = ssdlite(2, backbone=SMALL, size=64, width=16)
     tiny = torch.tensor([[0.0, 0, 3, 3], [30, 30, 60, 60]])
     scores, boxes = torch.full((len(model.priors), 2), 0.01), model.priors
-    truth, prior, quality = assign_aligned(scores, boxes, model.priors, tiny, torch.tensor([0, 1]))
+    truth, prior, weight, quality = assign_aligned(scores, boxes, model.priors, tiny, torch.tensor([0, 1]))
     assert set(truth.tolist()) == {0, 1}
     assert len(set(prior.tolist())) == len(prior)
-    assert ((quality > 0) & (quality <= 1)).all()
+    assert ((quality > 0) & (quality <= weight) & (weight <= 1)).all()
 
 
 def test_fused_maps_and_first_scores():
