@@ -42,8 +42,8 @@ def wbc_split(folder: Path) -> Path:
     return path
 
 
-def run(name: str, seed: int, out: Path, options: dict[str, Any]) -> dict[str, Any]:
-    """Train, test, write the results."""
+def run(name: str, seed: int, out: Path, options: dict[str, Any], finished: str = "") -> dict[str, Any]:
+    """Train (or take a finished run), test, write the results."""
     import saccade
     from saccade.engine.callbacks import read_metrics
     from saccade.engine.run import facts
@@ -52,23 +52,31 @@ def run(name: str, seed: int, out: Path, options: dict[str, Any]) -> dict[str, A
     settings = RUNS[name]
     split_file = wbc_split(out) if name == "wbc" else None
     splits = {k: settings[k] for k in ("train_split", "val_split") if k in settings}
-    trained = saccade.train(settings["model"], settings["data"], out=out, seed=seed, split_file=split_file, options=options, **splits)
+    if finished:
+        trained = saccade.open_run(finished)
+        seed = trained.config.seed
+    else:
+        trained = saccade.train(settings["model"], settings["data"], out=out, seed=seed, split_file=split_file, options=options, **splits)
     metrics = saccade.evaluate(trained.folder, settings["data"], split="test", split_file=split_file)
     known = json.loads((trained.folder / "run.json").read_text())
     history = read_metrics(trained.folder / "metrics.csv")
-    result = facts() | {
-        "command": f"python -m benchmarks.accuracy {name} --seed {seed}" + "".join(f" --set {k}={v}" for k, v in options.items()),
-        "model": settings["model"],
-        "data": settings["data"],
-        "seed": seed,
-        "images": known["images"],
-        "fingerprint": known["fingerprint"],
-        "epochs": len(history),
-        "training_seconds": known["training_seconds"],
-        "options": options,
-        "validation": known["metrics"],
-        "test": metrics,
-    }
+    result = (
+        facts()
+        | {key: known[key] for key in ("commit", "date", "machine")}
+        | {
+            "command": f"python -m benchmarks.accuracy {name} --seed {seed}" + "".join(f" --set {k}={v}" for k, v in options.items()),
+            "model": settings["model"],
+            "data": settings["data"],
+            "seed": seed,
+            "images": known["images"],
+            "fingerprint": known["fingerprint"],
+            "epochs": len(history),
+            "training_seconds": known["training_seconds"],
+            "options": options,
+            "validation": known["metrics"],
+            "test": metrics,
+        }
+    )
     folder = RESULTS / name
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "result.json").write_text(json.dumps(result, indent=1) + "\n")
@@ -111,13 +119,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--out", default="", help="where run folders go; default: a temporary folder")
+    parser.add_argument("--run", default="", metavar="FOLDER", help="test this finished run instead of training")
     arguments = parser.parse_args()
     from saccade.engine.config import parse_sets
 
     out = Path(arguments.out or tempfile.mkdtemp(prefix="saccade-"))
     out.mkdir(parents=True, exist_ok=True)
     for name in list(RUNS) if "all" in arguments.names else arguments.names:
-        result = run(name, arguments.seed, out, parse_sets(arguments.set))
+        result = run(name, arguments.seed, out, parse_sets(arguments.set), arguments.run)
         numbers = ", ".join(f"{key} {result['test'][key]:.4f}" for key in RUNS[name]["shown"])
         print(f"{name}: {numbers}; {result['training_seconds']:.0f} s of training", file=sys.stderr)
 

@@ -282,3 +282,77 @@ def test_unknown_options_are_errors_before_anything_is_written(digits, tmp_path,
     with pytest.raises(saccade.UsageError, match=message):
         train(digits, tmp_path / "run", **{key: value})
     assert not (tmp_path / "run").exists()
+
+
+def test_a_moved_run_keeps_its_best_epoch_on_resume(digits, tmp_path, monkeypatch):
+    import shutil
+
+    options = {"recipe.epochs": 4, "recipe.lr": 0.02}
+    train(digits, tmp_path / "whole", **options)
+    with monkeypatch.context() as patch:
+        Stop(patch, signal.SIGTERM, step=23)
+        with pytest.raises(saccade.SaccadeError):
+            train(digits, tmp_path / "cut", **options)
+    shutil.move(tmp_path / "cut", tmp_path / "moved")
+    saccade.resume(tmp_path / "moved", report=False, say=lambda _: None)
+    assert_same(tmp_path / "whole", tmp_path / "moved")
+
+
+def test_resume_refuses_other_data(digits, tmp_path, monkeypatch):
+    import shutil
+
+    root = tmp_path / "data"
+    shutil.copytree(digits, root)
+    with monkeypatch.context() as patch:
+        Stop(patch, signal.SIGTERM, step=3)
+        with pytest.raises(saccade.SaccadeError):
+            train(root, tmp_path / "run")
+    (root / "train" / "bar" / "000.png").unlink()
+    with pytest.raises(saccade.DataError, match="have changed since the run began"):
+        saccade.resume(tmp_path / "run")
+
+
+def test_a_run_is_not_tested_on_its_training_images(digits, tmp_path):
+    names = [f"train/{sign}/{i:03}" for sign in ("bar", "cross", "ring") for i in range(20)]
+    first = {"train": names[::2], "val": names[1::4], "test": names[3::4]}
+    other = {"train": names[3::4], "val": names[1::4], "test": names[::2]}
+    for file, splits in (("a.json", first), ("b.json", other)):
+        (tmp_path / file).write_text(json.dumps({k: [f"{n}.png" for n in v] for k, v in splits.items()}))
+    run = saccade.train(
+        "lenet5", digits, folder=tmp_path / "run", split_file=tmp_path / "a.json", options=SMALL | {"recipe.epochs": 1}, workers=0,
+        report=False, say=lambda _: None,
+    )  # fmt: skip
+    assert 0 <= saccade.evaluate(run.folder, digits, workers=0)["accuracy"] <= 1  # the run's own split file is used
+    with pytest.raises(saccade.UsageError, match="30 of these 30 images were trained on"):
+        saccade.evaluate(run.folder, digits, split_file=tmp_path / "b.json", workers=0)
+    assert saccade.evaluate(run.folder, digits, split="train", workers=0)
+
+
+def test_names_of_numbers_are_matched_by_name(digits):
+    from saccade.engine.evaluator import align_classes
+    from saccade.testing import dataset
+
+    data = dataset("classify", 6)
+    data.index.classes = ["2", "1", "0"]
+    model = saccade.create_model("lenet5", 3)
+    assert align_classes(data, model) is data  # nobody gave names: label k is label k
+    model.classes = ["0", "1", "2"]
+    aligned = align_classes(data, model)
+    assert aligned.classes == ["0", "1", "2"]
+    assert [aligned.record(i).label for i in range(6)] == [2 - data.record(i).label for i in range(6)]
+
+
+def test_a_timm_name_makes_a_folder_name(digits, tmp_path):
+    run = saccade.train(
+        "timm/test_resnet.r160_in1k", digits, out=tmp_path, options={"recipe.epochs": 1, "recipe.batch_size": 8}, workers=0, report=False,
+        say=lambda _: None,
+    )  # fmt: skip
+    assert run.folder.name == "timm-test_resnet.r160_in1k-001"
+    assert saccade.load(run.folder).classes == ["bar", "cross", "ring"]
+
+
+def test_a_wrong_loss_or_augmentation_is_an_error_before_anything_is_written(digits, tmp_path):
+    for key, value in (("recipe.loss", "foo"), ("recipe.mosaic", 1.0)):
+        with pytest.raises(saccade.UsageError):
+            train(digits, tmp_path / "run", **{key: value})
+        assert not (tmp_path / "run").exists()

@@ -37,6 +37,7 @@ def save_bundle(model: Model, folder: str | Path, **facts: Any) -> Path:
         "task": model.task,
         "arguments": plain(model.build_options | {"num_classes": model.num_classes}),
         "classes": list(model.classes),
+        "classes_known": model.classes_known,
         "preprocess": model.preprocess.to_dict(),
         "versions": versions(),
         **plain(facts),
@@ -92,6 +93,7 @@ def load_bundle(folder: str | Path, device: str | torch.device = "cpu") -> Model
     except (TypeError, ValueError) as error:
         raise DataError(folder / "model.json", f"has unusable preprocessing: {error}") from None
     model.classes = [str(name) for name in description["classes"]]
+    model.classes_known = bool(description.get("classes_known", True))
     return model.to(device).eval()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import os
 import signal
 import sys
 import threading
@@ -15,7 +16,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Checkpoint, WeightAveraging
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, WeightAveraging
 
 from saccade.engine.files import write_text
 from saccade.types.errors import SaccadeError
@@ -112,6 +113,23 @@ class Interrupt(L.Callback):
             trainer.save_checkpoint(self.checkpoint)
         name = signal.Signals(self.received).name
         raise Interrupted(f"stopped by {name} at step {trainer.global_step}; nothing is lost; go on with: {self.how_to_resume}")
+
+
+class KeptCheckpoint(ModelCheckpoint):
+    """A ModelCheckpoint whose folder may have been moved or copied since: Lightning would forget the best epoch."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Paths of the checkpoint's own time become paths in the folder of today."""
+        here = str(self.dirpath)
+
+        def moved(path: str) -> str:
+            return os.path.join(here, os.path.basename(path)) if path else path
+
+        state = dict(state_dict) | {"dirpath": self.dirpath}
+        for key in ("best_model_path", "kth_best_model_path", "last_model_path"):
+            state[key] = moved(state.get(key, ""))
+        state["best_k_models"] = {moved(path): score for path, score in state.get("best_k_models", {}).items()}
+        super().load_state_dict(state)
 
 
 class AverageWeights(WeightAveraging):

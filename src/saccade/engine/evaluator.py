@@ -104,9 +104,8 @@ def align_classes(data: Dataset, model: Model) -> Dataset:
     """The data with labels in the model's order of names; an error where the data have a class that the model lacks."""
     if model.task == "generate" or list(data.classes) == list(model.classes):
         return data
-    if all(name.isdigit() for name in model.classes) and len(model.classes) == len(data.classes):
-        model.classes = list(data.classes)  # a model that never learnt names
-        return data
+    if not model.classes_known and len(model.classes) == len(data.classes):
+        return data  # a model that never learnt names: label k is the data's label k
     unknown = [name for name in data.classes if name not in model.classes]
     if unknown:
         names = ", ".join(map(repr, unknown[:6]))

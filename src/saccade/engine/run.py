@@ -66,9 +66,22 @@ def open_run(folder: str | Path) -> Run:
         raise DataError(path, f"cannot be read: {error}") from None
 
 
+def read_data_facts(folder: Path) -> dict[str, Any]:
+    """A run's data.json: which images it learnt from; {} where there is none."""
+    path = folder / "data.json"
+    if not path.is_file():
+        return {}
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        return {key: facts[key] for key in ("fingerprint", "index", "classes", "train", "val")}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DataError(path, f"cannot be read: {error}") from None
+
+
 def new_folder(out: Path, name: str) -> Path:
     """A fresh folder ``out/NAME-001``, numbered."""
     out.mkdir(parents=True, exist_ok=True)
+    name = name.replace("/", "-")  # timm/resnet18
     for number in range(1, 100_000):
         folder = out / f"{name}-{number:03}"
         try:

@@ -11,12 +11,12 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping
 from torch import nn
 
 from saccade.data.dataset import Dataset
 from saccade.data.transforms.augment import AugmentedDataset, batch_mix
-from saccade.engine.callbacks import AverageWeights, CsvLog, EpochEnd, Interrupt, Progress
+from saccade.engine.callbacks import AverageWeights, CsvLog, EpochEnd, Interrupt, KeptCheckpoint, Progress
 from saccade.engine.loaders import TrainSampler, TrainView, eval_loader, train_loader
 from saccade.models.base import AdversarialModel, Model
 from saccade.tasks.base import Task, TrainingError
@@ -89,11 +89,11 @@ def fit(
     interrupt = Interrupt(last, how_to_resume)
     log = CsvLog(folder / "metrics.csv")
     monitored, mode = task.monitored(), task.monitor_mode()
-    best = ModelCheckpoint(
+    best = KeptCheckpoint(
         checkpoints, "best", monitor=monitored, mode=mode, save_top_k=1, every_n_epochs=recipe.validate_every,
         save_on_train_epoch_end=True, enable_version_counter=False, auto_insert_metric_name=False,
     )  # fmt: skip
-    newest = ModelCheckpoint(
+    newest = KeptCheckpoint(
         checkpoints, "last", monitor=None, save_top_k=1, every_n_epochs=1, save_on_train_epoch_end=True,
         enable_version_counter=False, auto_insert_metric_name=False,
     )  # fmt: skip

@@ -41,6 +41,7 @@ class Model(nn.Module):
     fitted_buffers: ClassVar[tuple[str, ...]] = ()
 
     num_classes: int
+    classes_known: bool
     preprocess: Preprocess
 
     def __init__(self, num_classes: int) -> None:
@@ -48,10 +49,21 @@ class Model(nn.Module):
         if num_classes < 1:
             raise UsageError(f"num_classes must be at least 1, not {num_classes}")
         self.num_classes = num_classes
-        self.classes = [str(i) for i in range(num_classes)]
+        self._classes = [str(i) for i in range(num_classes)]
+        self.classes_known = False
         self.loss_name = self.loss_names[0] if self.loss_names else ""
         self.build_name = ""  # registered name and options, set by create_model, written to the bundle
         self.build_options: dict[str, Any] = {}
+
+    @property
+    def classes(self) -> list[str]:
+        """Names by label; ``classes_known`` says whether anybody gave them."""
+        return self._classes
+
+    @classes.setter
+    def classes(self, names: Sequence[str]) -> None:
+        self._classes = [str(name) for name in names]
+        self.classes_known = True
 
     # -- what a paper's file writes -------------------------------------------------------------
 

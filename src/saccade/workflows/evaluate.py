@@ -9,8 +9,11 @@ from typing import Any
 from saccade.data.dataset import Dataset
 from saccade.data.load import load_data
 from saccade.engine.bundle import load_bundle
+from saccade.engine.config import RunConfig
 from saccade.engine.evaluator import Evaluation, evaluate_model
+from saccade.engine.run import read_data_facts
 from saccade.models.base import Model
+from saccade.types.errors import UsageError
 from saccade.types.recipe import EVALUATION, DecodeSettings
 
 
@@ -44,6 +47,9 @@ def evaluate(
     Returns:
         Named floats; NaN where a class is absent from the data.
     """
+    split = None if split in ("all", "") else split
+    if not isinstance(what, (str, Path, Model)):
+        raise UsageError(f"give a run folder, a bundle, a model or predictions, not {type(what).__name__}")
     if is_predictions(what):
         from saccade.workflows.score import score_predictions
 
@@ -77,7 +83,12 @@ def evaluate_fully(
         loaded = data
     else:
         seed = run_seed(what) if seed is None else seed
+        own = run_config(what)
+        if own is not None and own.data == str(data):  # the run's own data: read as they were read for training
+            format, split_file = format or own.format, split_file or own.split_file
         loaded = load_data(data, split, format=format, split_file=split_file, task=model.task, seed=seed)
+    if split not in (None, "train", "trainval"):
+        refuse_leak(what, loaded)
     return evaluate_model(model, loaded, settings=settings, batch_size=batch_size, workers=workers, progress=progress, watch=watch)
 
 
@@ -92,6 +103,27 @@ def is_predictions(what: object) -> bool:
         and not (path / "model" / "model.json").is_file()
         and not (path / "config.yaml").is_file()
     )
+
+
+def run_config(what: object) -> RunConfig | None:
+    """Settings of the run that a folder is, if it is one."""
+    path = Path(str(what)) / "config.yaml"
+    return RunConfig.load(path) if not isinstance(what, Model) and path.is_file() else None
+
+
+def refuse_leak(what: object, data: Dataset) -> None:
+    """UsageError when images of the same data set were trained on."""
+    if isinstance(what, Model):
+        return
+    known = read_data_facts(Path(str(what)))
+    if not known or known["index"] != data.index.records.digest():
+        return
+    learnt = set(known["train"])
+    count = sum(data.record(i).image_id in learnt for i in range(len(data)))
+    if count:
+        raise UsageError(
+            f"{count} of these {len(data)} images were trained on; give the splits of the run (--split-file), or --split train"
+        )
 
 
 def run_seed(what: object) -> int:

@@ -11,13 +11,14 @@ from typing import Any
 
 from saccade.data.dataset import Dataset
 from saccade.data.load import load_data
+from saccade.data.transforms.augment import build_augment
 from saccade.engine import run as runs
 from saccade.engine.bundle import save_bundle
 from saccade.engine.callbacks import to_stderr
 from saccade.engine.config import RunConfig, resolve
 from saccade.engine.evaluator import evaluate_model
 from saccade.engine.files import write_json
-from saccade.engine.run import Run
+from saccade.engine.run import Run, read_data_facts
 from saccade.engine.stages import run_fit, run_stages
 from saccade.engine.trainer import check_batch, fit
 from saccade.models.base import AdversarialModel, FittedModel, Model, StagedModel
@@ -26,6 +27,7 @@ from saccade.models.weights import load_weights
 from saccade.tasks.table import task_class
 from saccade.types.errors import DataError, UsageError
 from saccade.types.prediction import Prediction
+from saccade.types.recipe import Recipe
 from saccade.types.sample import Target
 
 
@@ -95,6 +97,7 @@ def train(
     train_data, val_data = load_splits(settings, entry.task) if given is None else given  # before a folder is made
     task_class(entry.task).check_data(train_data)  # type: ignore[arg-type]
     built = build(settings, train_data, say or to_stderr)  # type: ignore[arg-type]
+    prepare(built, resolved, train_data)  # type: ignore[arg-type]
     if folder is None:
         folder = runs.new_folder(Path(out), model)
     else:
@@ -103,6 +106,7 @@ def train(
             raise UsageError(f"{folder} holds a run already; give another folder, or go on with it: saccade train --resume {folder}")
         folder.mkdir(parents=True, exist_ok=True)
     settings.save(folder / "config.yaml")
+    write_json(folder / "data.json", describe_data(train_data, val_data))  # type: ignore[arg-type]
     return _run(built, settings, folder, train_data, val_data, resume=False, report=report, say=say)  # type: ignore[arg-type]
 
 
@@ -124,8 +128,13 @@ def resume(
         raise UsageError(f"{folder} is finished; nothing to resume")
     entry = find(settings.model)
     train_data, val_data = data or load_splits(settings, entry.task)
+    known = read_data_facts(folder)
+    if known and (known["fingerprint"], known["classes"]) != (train_data.fingerprint(), list(train_data.classes)):
+        raise DataError(folder, f"its data {settings.data} have changed since the run began", hint="put them back, or start a new run")
     started = (folder / "checkpoints" / "last.ckpt").is_file() or entry.kind in ("staged", "fitted")
-    return _run(build(settings, train_data), settings, folder, train_data, val_data, resume=started, report=report, say=say)
+    model = build(settings, train_data, say or to_stderr)
+    prepare(model, settings.recipe, train_data)
+    return _run(model, settings, folder, train_data, val_data, resume=started, report=report, say=say)
 
 
 def load_splits(settings: RunConfig, task: str) -> tuple[Dataset, Dataset | None]:
@@ -187,8 +196,6 @@ def _run(
     tilted = recipe.rotate or recipe.shear  # then a mask gives a tighter box than the box's own corners
     if model.task == "detect" and "masks" not in find(settings.model).needs and not tilted:
         train_data = train_data.with_boxes_only()
-    if recipe.class_weights and hasattr(model, "class_counts"):
-        model.class_counts = class_counts(train_data)  # type: ignore[assignment]
     skipped: dict[str, str] = {}
     try:
         if isinstance(model, StagedModel):
@@ -239,9 +246,28 @@ def _run(
     write_json(folder / "run.json", facts)
     for path, message in skipped.items():
         say(f"skipped: {message or path}")
-    if main:
-        say(f"{main} {metrics[main]:.4f} on {settings.val_split}, {learnt:.0f} s of training; model, curves and report: {folder}")
+    score = f"{main} {metrics[main]:.4f} on {settings.val_split}, " if main else ""
+    say(f"{score}{learnt:.0f} s of training; model, curves and report: {folder}")
     return Run(folder, metrics)
+
+
+def prepare(model: Model, recipe: Recipe, data: Dataset) -> None:
+    """Check what the recipe asks of the model and of augmentation, before anything is written."""
+    if recipe.class_weights and hasattr(model, "class_counts"):
+        model.class_counts = class_counts(data)  # type: ignore[assignment]
+    model.configure(recipe)
+    build_augment(recipe, model.task, data.index.keypoint_swap)
+
+
+def describe_data(train_data: Dataset, val_data: Dataset | None) -> dict[str, Any]:
+    """What a resume and an evaluation must know of the data: fingerprint, classes, and which images were learnt from."""
+    return {
+        "fingerprint": train_data.fingerprint(),
+        "index": train_data.index.records.digest(),
+        "classes": list(train_data.classes),
+        "train": train_data.map_records(lambda record: record.image_id),
+        "val": val_data.map_records(lambda record: record.image_id) if val_data is not None else [],
+    }
 
 
 def class_counts(data: Dataset) -> list[int]:
