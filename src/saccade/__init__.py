@@ -1,4 +1,4 @@
-"""saccade: computer vision on your own images, from a folder of labelled pictures to a trained, measured, explained model.
+"""saccade: computer vision on your own images, from a folder of labelled pictures to a trained, measured, reported model.
 
 >>> import saccade
 >>> [m["name"] for m in saccade.list_models(task="detect")][:2]

@@ -96,7 +96,7 @@ def test_T1_task_must_be_there_and_settles_the_format(plain, real):
     assert load_data(plain, task="classify").tasks == ("classify",)
     assert load_data(plain, task="embed").tasks == ("classify",)
     assert len(load_data(plain, task="generate")) == 40
-    with pytest.raises(UsageError, match="detect needs detect"):
+    with pytest.raises(UsageError, match="hold truth for classify, not for detect"):
         load_data(plain, task="detect")
     wbc = real("wbc_segmentation")
     assert load_data(wbc).index.format == "masks"  # a table yields to annotations of another kind

@@ -236,6 +236,26 @@ def test_predictions_in_original_pixels():
     assert unet(300, **TINY).predict(image)[0].mask.dtype == np.int32
 
 
+@pytest.mark.parametrize("original", [(120, 120), (300, 211), (88, 120)])
+def test_truth_through_the_network_size_and_back_is_not_shifted(original):
+    """Half a pixel of shift between image and mask costs 2 points of IoU on 120-pixel cells."""
+    from torchvision import tv_tensors
+
+    from saccade.types.sample import Sample
+
+    y, x = np.mgrid[: original[0], : original[1]]
+    disc = ((y - original[0] / 2.2) ** 2 + (x - original[1] / 1.9) ** 2 < (min(original) / 4) ** 2).astype(np.int64)
+    model = unet(2, width=4)
+    sample = Sample(tv_tensors.Image(torch.zeros(3, *original, dtype=torch.uint8)), {"mask": tv_tensors.Mask(torch.from_numpy(disc))})
+    _, target, geometry = model.preprocess(sample)
+    perfect = F.one_hot(target["mask"], 2).permute(2, 0, 1)[None].float()
+    mask = model.decode(perfect, [geometry])[0].mask
+    assert (mask & disc).sum() / (mask | disc).sum() > 0.97
+    for axis in (0, 1):
+        centres = [np.nonzero(m)[axis].mean() for m in (mask, disc)]
+        assert centres[0] == pytest.approx(centres[1], abs=0.1 * max(1, original[axis] / 128))  # a tenth of a network pixel
+
+
 def test_ignored_and_empty_masks():
     model = unet(3, **TINY)
     images, targets = batch()

@@ -19,6 +19,7 @@ def show(data: o.Data, format: o.Format = None, split_file: o.SplitFile = None, 
       saccade data show blood/
     """
     from saccade.data.load import load_data
+    from saccade.types.errors import one_line
 
     loaded = load_data(data, format=format, split_file=split_file)
     index = loaded.index
@@ -36,11 +37,11 @@ def show(data: o.Data, format: o.Format = None, split_file: o.SplitFile = None, 
     if as_json:
         o.emit(facts)
         return
-    typer.echo(f"{data}: {facts['format']} ({facts['reason']}), {facts['images']} images for {', '.join(facts['tasks'])}")
+    typer.echo(one_line(f"{data}: {facts['format']} ({facts['reason']}), {facts['images']} images for {', '.join(facts['tasks'])}"))
     for name, count in facts["splits"].items():
-        typer.echo(f"  split {name:<12} {count}")
+        typer.echo(f"  split {one_line(name):<12} {count}")
     for name, count in counts.items():
-        typer.echo(f"  class {name:<20} {count}")
+        typer.echo(f"  class {one_line(name):<20} {count}")
     for problem in facts["problems"]:
         typer.echo(f"  note: {problem}")
 
@@ -62,8 +63,11 @@ def convert(
 
     from saccade.data.formats import write_data
     from saccade.data.load import load_data
+    from saccade.types.errors import UsageError
 
     loaded = load_data(source, split, format=format)
+    if Path(source).expanduser().is_dir() and Path(target).resolve().is_relative_to(loaded.index.root.resolve()):
+        raise UsageError(f"{target} lies inside the data that are read, {source}: name a folder outside")
     for loss in write_data(loaded, Path(target), to):
         typer.echo(f"note: {loss}")
     typer.echo(f"{len(loaded)} images -> {target}")

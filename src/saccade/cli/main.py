@@ -5,8 +5,10 @@ Exit status: 0 done, 1 failed (data, training), 2 wrong use.
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import signal
 import sys
 from typing import Annotated
 
@@ -16,7 +18,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import typer
 
 from saccade.cli import data, demo, evaluate, models, predict, train
-from saccade.types.errors import SaccadeError, UsageError
+from saccade.types.errors import SaccadeError, UsageError, one_line
+
+INTERRUPTED = 130
+"""What typer gives back after a KeyboardInterrupt."""
 
 app = typer.Typer(
     name="saccade",
@@ -47,7 +52,7 @@ def root(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
     offline: Annotated[bool, typer.Option("--offline", help="Never download; say what is missing.")] = False,
 ) -> None:
-    """Computer vision on your own images: train, measure, explain and ship.
+    """Computer vision on your own images: train, measure, predict, report.
 
     [bold]A first run[/bold]: saccade demo
 
@@ -61,9 +66,13 @@ def root(
 def main() -> None:
     """Entry point: one line an error, the exit status as documented."""
     json_wanted = "--json" in sys.argv
+    signal.signal(signal.SIGTERM, _stop)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be text
     try:
-        app(standalone_mode=False)
-        code = 0
+        code = app(prog_name="saccade", standalone_mode=False) or 0
+        if code == INTERRUPTED:
+            code = fail("stopped", 1, json_wanted)
     except SaccadeError as error:
         code = fail(str(error), 2 if isinstance(error, UsageError) else 1, json_wanted)
     except (typer.Exit, SystemExit) as stop:
@@ -77,16 +86,30 @@ def main() -> None:
     except OSError as error:
         code = fail(f"{error.filename or 'system'}: {error.strerror or error}", 1, json_wanted)
     except Exception as error:
-        if type(error).__module__.startswith(("click", "typer")):  # wrong arguments: typer's own message
-            show = getattr(error, "show", None)
-            show() if show else fail(str(error), 2, json_wanted)
-            code = getattr(error, "exit_code", 2)
+        if type(error).__name__ == "NoArgsIsHelpError":  # the help itself
+            print(error, end="", file=sys.stderr)
+            code = 2
+        elif hasattr(error, "format_message"):  # wrong arguments, found by typer
+            context = getattr(error, "ctx", None)
+            see = f"; see {context.command_path} --help" if context else ""
+            code = fail(one_line(error.format_message()).rstrip(".") + see, 2, json_wanted)
         elif os.environ.get("SACCADE_DEBUG"):
             raise
         else:
             code = fail(f"internal error, please report it: {type(error).__name__}: {error} (SACCADE_DEBUG=1 shows where)", 1, json_wanted)
-    sys.stdout.flush() if not sys.stdout.closed else None
+    try:
+        if sys.stdout is not None and not sys.stdout.closed:
+            sys.stdout.flush()
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError):  # a reader that had enough is no failure; a full disk is
+            code = fail(f"stdout: {error.strerror}", 1, False)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at the end
     sys.exit(code)
+
+
+def _stop(number: int, frame: object) -> None:
+    """SIGTERM is Ctrl-C: what is half-written goes. Training takes both signals over and writes a checkpoint first."""
+    raise KeyboardInterrupt
 
 
 def fail(message: str, code: int, as_json: bool) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Annotated, Any
 
 import typer
@@ -35,12 +36,17 @@ def pick_device(name: str) -> str:
 
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UsageError(f"no device {name!r}; known: cpu, cuda, cuda:N, mps, auto") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UsageError("no CUDA device here; use --device cpu")
+    known = re.fullmatch(r"(?:cpu|cuda|mps)|cuda:([0-9]{1,4})", name)
+    if known is None:
+        raise UsageError(f"no device {name!r}; known: cpu, cuda, cuda:N, mps, auto")
+    if name == "mps" and not torch.backends.mps.is_available():
+        raise UsageError("no MPS device here; use --device cpu")
+    if name.startswith("cuda"):
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if count == 0:
+            raise UsageError("no CUDA device here; use --device cpu")
+        if int(known[1] or 0) >= count:
+            raise UsageError(f"no device {name!r} here; the last is cuda:{count - 1}")
     return name
 
 

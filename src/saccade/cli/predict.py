@@ -34,6 +34,7 @@ def predict(
     """
     from pathlib import Path
 
+    from saccade.engine.predictor import find_images
     from saccade.types.errors import DataError
     from saccade.types.recipe import PREDICTION
     from saccade.workflows import predict as workflow
@@ -41,9 +42,10 @@ def predict(
     settings = o.settings(PREDICTION, score, iou, max_detections)
     skipped: list[DataError] = []
     model = workflow.load(run, o.pick_device(device))
-    writer = workflow.Writer(Path(out), form, draw=draw)
+    paths = list(find_images(images))
+    writer = workflow.Writer(Path(out), form, draw=draw, inputs=paths)
     stream = workflow.predict(
-        model, images, score=settings.score, iou=settings.iou, max_detections=settings.max_detections, batch_size=batch_size,
+        model, paths, score=settings.score, iou=settings.iou, max_detections=settings.max_detections, batch_size=batch_size,
         workers=workers, skipped=None if strict else skipped.append,
     )  # fmt: skip
     count = writer.write_all(stream)

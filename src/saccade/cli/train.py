@@ -18,7 +18,7 @@ def train(
     config: Annotated[str | None, typer.Option("--config", help="YAML file with model: and recipe: sections.")] = None,
     out: Annotated[str, typer.Option("--out", help="Parent of the run folder.")] = "runs",
     folder: Annotated[str | None, typer.Option("--folder", help="The run folder itself.")] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of everything random.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, help="Of everything random.")] = 0,
     format: o.Format = None,
     split_file: o.SplitFile = None,
     train_split: Annotated[str, typer.Option("--train-split")] = "train",

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torchvision import tv_tensors
 
-from saccade.data.images import read_image, read_mask
+from saccade.data.images import pillow_tensor, read_image, read_mask
 from saccade.data.records import DataIndex, Record, inside
 from saccade.types.errors import DataError, UsageError, suggest
 from saccade.types.sample import IGNORE, Sample, Target, boxes_tensor
@@ -214,9 +215,24 @@ def decode_mask(raw: np.ndarray, index: DataIndex, name: str) -> np.ndarray:
 
 
 def as_tensor_image(image: Any) -> Tensor:
-    """(C, H, W) uint8 from a tensor, array (H, W[, C]), or PIL image."""
+    """(C, H, W) uint8, C 1 or 3, from a tensor ([C,] H, W), an array (H, W[, C]), or a Pillow image (as its file would be read).
+
+    Raises:
+        UsageError: not such an image.
+        DataError: a Pillow image that cannot be decoded.
+    """
+    if isinstance(image, Image.Image):
+        return pillow_tensor(image)
     if isinstance(image, Tensor):
-        return image if image.ndim == 3 else image[None]
-    array = np.asarray(image)
-    array = array[..., None] if array.ndim == 2 else array
-    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(array, -1, 0)))
+        tensor = image[None] if image.ndim == 2 else image
+    elif hasattr(image, "__array__"):
+        array = np.asarray(image)
+        if array.dtype != np.uint8 or array.ndim not in (2, 3):
+            raise UsageError(f"an array of an image is (H, W) or (H, W, C) uint8, not {array.shape} {array.dtype}")
+        # A copy: torch takes no read-only memory, and the caller may write the next frame into the array.
+        tensor = torch.from_numpy(np.array(np.moveaxis(np.atleast_3d(array), -1, 0), order="C"))
+    else:
+        raise UsageError(f"an image is a file name, a tensor, an array or a Pillow image, not {type(image).__name__}")
+    if tensor.dtype != torch.uint8 or tensor.ndim != 3 or tensor.shape[0] not in (1, 3) or not tensor.numel():
+        raise UsageError(f"an image is (C, H, W) uint8 with C 1 or 3 and some pixels, not {tuple(tensor.shape)} {tensor.dtype}")
+    return tensor

@@ -76,18 +76,35 @@ def read_image(path: str | Path, channels: int | None = None) -> tv_tensors.Imag
     if channels not in (None, 1, 3):
         raise ValueError(f"channels is 1, 3 or None, not {channels!r}")
     with _opened(path) as image:
-        turn = _orientation(image)
-        if image.mode in _GREY or image.mode.startswith("I;16"):
-            grey = _turned(_grey8(image, path), turn)
-            planes = np.array(np.broadcast_to(grey, (channels or 1, *grey.shape)))
-        else:
-            image.info.pop("transparency", None)  # Pillow warns about some of them, and alpha is dropped anyway
-            rgb = image if image.mode == "RGB" else image.convert("RGB")
-            if channels == 1:
-                planes = np.array(_turned(np.asarray(rgb.convert("L")), turn)[None])
-            else:
-                planes = np.array(_turned(np.asarray(rgb), turn).transpose(2, 0, 1), order="C")
-    return tv_tensors.Image(torch.from_numpy(planes))
+        return tv_tensors.Image(torch.from_numpy(_planes(image, path, channels)))
+
+
+def pillow_tensor(image: Image.Image) -> torch.Tensor:
+    """(C, H, W) uint8 of a Pillow image, as :func:`read_image` gives for its file; the image is not changed.
+
+    Raises:
+        DataError: it cannot be decoded, or holds no or too many pixels.
+    """
+    name = getattr(image, "filename", "") or "Pillow image"
+    with _decoding(name):
+        _check_size(image, name)
+        turn = _orientation(image)  # a copy forgets its format
+        if "transparency" in image.info:
+            image = image.copy()
+        return torch.from_numpy(_planes(image, name, None, turn))
+
+
+def _planes(image: Image.Image, path: str | Path, channels: int | None, turn: int | None = None) -> np.ndarray:
+    """(C, H, W) uint8 of an opened image, as the module says."""
+    turn = _orientation(image) if turn is None else turn
+    if image.mode in _GREY or image.mode.startswith("I;16"):
+        grey = _turned(_grey8(image, path), turn)
+        return np.array(np.broadcast_to(grey, (channels or 1, *grey.shape)))
+    image.info.pop("transparency", None)  # Pillow warns about some of them, and alpha is dropped anyway
+    rgb = image if image.mode == "RGB" else image.convert("RGB")
+    if channels == 1:
+        return np.array(_turned(np.asarray(rgb.convert("L")), turn)[None])
+    return np.array(_turned(np.asarray(rgb), turn).transpose(2, 0, 1), order="C")
 
 
 def read_mask(path: str | Path) -> np.ndarray:
@@ -136,8 +153,8 @@ def _formats() -> tuple[str, ...]:
 
 @contextmanager
 def _opened(path: str | Path) -> Iterator[Image.Image]:
-    """The image with its header read and checked; whatever Pillow raises on broken bytes becomes a DataError."""
-    try:
+    """The image with its header read and checked; what Pillow raises on broken bytes becomes a DataError."""
+    with _decoding(path):
         status = os.stat(path)
         if stat.S_ISDIR(status.st_mode):
             raise DataError(path, "is a folder, not an image")
@@ -148,12 +165,23 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
         with open(path, "rb") as file:
             source = io.BytesIO(file.read()) if status.st_size <= _WHOLE else file
             with Image.open(source, formats=_formats()) as image:
-                width, height = image.size
-                if width * height > MAX_PIXELS:
-                    raise DataError(path, f"is {width}x{height} pixels, more than {MAX_PIXELS / 1e6:.0f} million", hint="cut it into tiles")
-                if width < 1 or height < 1:
-                    raise DataError(path, "has no pixels")
+                _check_size(image, path)
                 yield image
+
+
+def _check_size(image: Image.Image, path: str | Path) -> None:
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise DataError(path, f"is {width}x{height} pixels, more than {MAX_PIXELS / 1e6:.0f} million", hint="cut it into tiles")
+    if width < 1 or height < 1:
+        raise DataError(path, "has no pixels")
+
+
+@contextmanager
+def _decoding(path: str | Path) -> Iterator[None]:
+    """Whatever Pillow raises becomes a DataError."""
+    try:
+        yield
     except DataError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):

@@ -12,7 +12,7 @@ from saccade.data.formats import detect_format, existing, read_data
 from saccade.data.formats.files import split_name
 from saccade.data.records import DataIndex
 from saccade.data.splits import make_splits, read_split_file
-from saccade.types.errors import DataError, UsageError, suggest
+from saccade.types.errors import DataError, UsageError
 
 HELD_OUT = 0.15
 """Share of the training images that become the validation split when the files state none."""
@@ -79,7 +79,11 @@ def load_data(
 
 
 def _read(source: str | Path, format: str | None, task: str | None) -> DataIndex:
+    if not isinstance(source, (str, Path)):
+        raise UsageError(f"data are a folder, a file, set:NAME, synthetic:NAME or a loaded data set, not {type(source).__name__}")
     text = str(source)
+    if source == "":
+        raise DataError(source, "does not exist", hint="'.' is the current folder")
     kind, _, name = text.partition(":")
     if kind in ("set", "synthetic"):
         if format is not None:
@@ -88,8 +92,10 @@ def _read(source: str | Path, format: str | None, task: str | None) -> DataIndex
             from saccade.data.sets import load_set
 
             return load_set(name)
-        from saccade.data.synthetic import load_synthetic
+        from saccade.data.synthetic import TASKS, load_synthetic
 
+        if task in TASKS and task != "detect" and "task=" not in name:  # the generator draws detect when nothing is said
+            name += f"{'&' if '?' in name else '?'}task={task}"
         return load_synthetic(name)
     root = existing(Path(source).expanduser())
     if format is None and task is not None:
@@ -106,7 +112,8 @@ def _for_task(index: DataIndex, task: str) -> DataIndex:
     for name in needed:
         if name not in index.tasks:
             have = f"hold truth for {', '.join(index.tasks)}" if index.tasks else "hold no truth"
-            raise UsageError(f"{index.root}: these data {have}; {task} needs {name}{suggest(name, index.tasks)}")
+            lack = f"not for {task}" if name == task else f"{task} needs {name}"
+            raise UsageError(f"{index.root}: these data {have}, {lack}")
     return dataclasses.replace(index, tasks=tuple(dict.fromkeys([*needed, *index.tasks])))
 
 

@@ -14,9 +14,10 @@ from saccade.data.transforms.preprocess import Preprocess
 from saccade.engine.files import atomic, plain, write_json
 from saccade.models.base import Model
 from saccade.models.registry import create_model
-from saccade.types.errors import DataError
+from saccade.types.errors import DataError, UsageError
 
 FORMAT = 1
+NOT_ARGUMENTS = {"name", "weights", "pretrained"}  # of create_model: a bundle neither fetches nor reads other weights
 
 
 def save_bundle(model: Model, folder: str | Path, **facts: Any) -> Path:
@@ -62,6 +63,16 @@ def describe_bundle(folder: str | Path) -> dict[str, Any]:
     for key, kind in (("name", str), ("arguments", dict), ("classes", list), ("preprocess", dict)):
         if not isinstance(description.get(key), kind):
             raise DataError(path, f"has no usable {key!r}")
+    arguments, classes = description["arguments"], description["classes"]
+    count, seed = arguments.get("num_classes"), description.get("seed")
+    if type(count) is not int or not 1 <= count <= 1_000_000:
+        raise DataError(path, f"arguments.num_classes is {count!r}, not a whole number from 1 to 1000000")
+    if refused := NOT_ARGUMENTS & arguments.keys():
+        raise DataError(path, f"arguments may not hold {', '.join(sorted(refused))}")
+    if len(classes) != count or not all(isinstance(name, str) for name in classes):
+        raise DataError(path, f"'classes' must be {count} names, as arguments.num_classes says")
+    if seed is not None and (type(seed) is not int or not 0 <= seed < 2**63):
+        raise DataError(path, f"seed is {seed!r}, not a whole number from 0 to 2**63 - 1")
     return description
 
 
@@ -75,8 +86,14 @@ def load_bundle(folder: str | Path, device: str | torch.device = "cpu") -> Model
     if (folder / "model" / "model.json").is_file():
         folder = folder / "model"
     description = describe_bundle(folder)
-    arguments = dict(description["arguments"])
-    model = create_model(description["name"], arguments.pop("num_classes"), **_no_downloads(arguments))
+    try:
+        preprocess = Preprocess.from_dict(description["preprocess"])
+        model = create_model(description["name"], **_no_downloads(description["arguments"]))
+    except (UsageError, TypeError, ValueError, RuntimeError, MemoryError) as error:
+        raise DataError(folder / "model.json", f"describes no model that can be built: {error}") from None
+    for name in ("mode", "size", "channels"):  # the network was built for these
+        if getattr(preprocess, name) != (needed := getattr(model.preprocess, name)):
+            raise DataError(folder / "model.json", f"preprocess.{name} is {getattr(preprocess, name)!r}; the network needs {needed!r}")
     path = folder / "model.safetensors"
     try:
         with safe_open(path, framework="pt") as file:
@@ -88,11 +105,7 @@ def load_bundle(folder: str | Path, device: str | torch.device = "cpu") -> Model
         model.load_state_dict(state)
     except RuntimeError as error:
         raise DataError(path, f"does not fit {description['name']}: {error}") from None
-    try:
-        model.preprocess = Preprocess.from_dict(description["preprocess"])
-    except (TypeError, ValueError) as error:
-        raise DataError(folder / "model.json", f"has unusable preprocessing: {error}") from None
-    model.classes = [str(name) for name in description["classes"]]
+    model.preprocess, model.classes = preprocess, list(description["classes"])
     model.classes_known = bool(description.get("classes_known", True))
     return model.to(device).eval()
 
@@ -108,7 +121,7 @@ def resize_fitted(model: Model, state: dict[str, torch.Tensor]) -> None:
 
 def _no_downloads(arguments: dict[str, Any]) -> dict[str, Any]:
     """All numbers are in the bundle: nothing pre-trained is fetched again."""
-    return {k: (False if k.startswith("pretrained") and isinstance(v, bool) else v) for k, v in arguments.items()}
+    return {k: (False if k.startswith("pretrained") else v) for k, v in arguments.items()}
 
 
 def versions() -> dict[str, str]:

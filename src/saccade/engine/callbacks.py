@@ -19,7 +19,7 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, WeightAveraging
 
 from saccade.engine.files import write_text
-from saccade.types.errors import SaccadeError
+from saccade.types.errors import DataError, SaccadeError
 
 
 class Interrupted(SaccadeError):
@@ -48,11 +48,17 @@ class CsvLog(L.Callback):
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
-    """Rows of a metrics.csv; an empty cell is no value."""
+    """Rows of a metrics.csv; an empty cell is no value. DataError when it is damaged."""
     if not path.is_file():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return [{k: float(v) for k, v in row.items() if k and v not in ("", None)} for row in csv.DictReader(file)]
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = [{k: float(v) for k, v in row.items() if k and v not in ("", None)} for row in csv.DictReader(file)]
+    except (OSError, ValueError, TypeError, csv.Error) as error:
+        raise DataError(path, f"cannot be read: {error}") from None
+    if not all("epoch" in row for row in rows):
+        raise DataError(path, "has a row without an epoch")
+    return rows
 
 
 class EpochEnd(Checkpoint):

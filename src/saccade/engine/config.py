@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,12 +14,21 @@ import yaml
 
 from saccade.engine.files import plain, write_text
 from saccade.models.index import Entry
-from saccade.models.registry import check_options, default_recipe
+from saccade.models.registry import check_options, default_recipe, find
 from saccade.types.coerce import coerce
 from saccade.types.errors import DataError, UsageError, suggest
 from saccade.types.recipe import Recipe
 
 RECIPE_FIELDS = {f.name: f for f in dataclasses.fields(Recipe)}
+RECIPE_HINTS = typing.get_type_hints(Recipe)
+
+# Ranges of the recipe's numbers; "[)" leaves the upper end out. What is not here lies in [0, 1e6].
+BOUNDS: dict[str, tuple[float, float, str]] = (
+    dict.fromkeys(("epochs", "batch_size", "accumulate", "validate_every"), (1, 1e6, "[]"))
+    | dict.fromkeys(("momentum", "ema", "betas", "label_smoothing", "lr_gamma"), (0, 1, "[)"))
+    | dict.fromkeys(("lr_final", "hflip", "vflip", "blur", "erase", "mosaic", "translate", "close_augment"), (0, 1, "[]"))
+    | {"lr_steps": (0, 1, "(]")}
+)
 
 
 @dataclass
@@ -42,6 +52,12 @@ class RunConfig:
     workers: int | None = None
     allow: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**63:
+            raise UsageError(f"seed must be from 0 to 2**63 - 1, not {self.seed}")
+        if self.devices < 1 or (self.workers or 0) < 0:
+            raise UsageError(f"devices must be at least 1 and workers at least 0, not {self.devices} and {self.workers}")
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as written to config.yaml."""
         return plain(dataclasses.asdict(self))
@@ -54,12 +70,22 @@ class RunConfig:
     def load(cls, path: Path) -> RunConfig:
         """Read a run's config.yaml."""
         values = read_yaml(path)
+        hints = typing.get_type_hints(cls)
         try:
-            recipe = Recipe(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.pop("recipe").items()})
-            values["allow"] = tuple(values.get("allow", ()))
-            return cls(recipe=recipe, **values)
-        except (KeyError, TypeError, AttributeError) as error:
+            recipe = Recipe(**{name: recipe_value(name, value) for name, value in values.pop("recipe").items()})
+            checked = {}
+            for name, value in values.items():
+                if name not in hints:
+                    raise UsageError(f"unknown field {name!r}{suggest(name, hints)}")
+                try:
+                    checked[name] = coerce(value, hints[name])
+                except ValueError as error:
+                    raise UsageError(f"{name}={value!r}: {error}") from None
+            settings = cls(recipe=recipe, **checked)
+            settings.model_options = check_options(find(settings.model), settings.model_options)
+        except (UsageError, KeyError, TypeError, AttributeError) as error:
             raise DataError(path, f"is not a run's config.yaml: {error}") from None
+        return settings
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
@@ -68,7 +94,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(path, "does not exist") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:  # ValueError: no UTF-8, or no such date
         raise DataError(path, f"cannot be read as YAML: {error}") from None
     if not isinstance(values, dict):
         raise DataError(path, "holds no mapping at its top level", hint="write 'model:' and 'recipe:' sections")
@@ -84,7 +110,7 @@ def parse_sets(items: Iterable[str]) -> dict[str, Any]:
             raise UsageError(f"--set {item!r}: write it as model.NAME=VALUE or recipe.NAME=VALUE")
         try:
             out[key.strip()] = yaml.safe_load(text) if text.strip() else ""
-        except yaml.YAMLError:
+        except (ValueError, yaml.YAMLError, RecursionError):
             out[key.strip()] = text
     return out
 
@@ -127,16 +153,20 @@ def resolve(
 
 def recipe_value(name: str, value: Any) -> Any:
     """A recipe field's value, typed and in range."""
-    import typing
-
     if name not in RECIPE_FIELDS:
         raise UsageError(f"the recipe has no {name!r}{suggest(name, RECIPE_FIELDS)}")
-    hint = typing.get_type_hints(Recipe)[name]
     try:
-        typed = coerce(value, hint)
+        typed = coerce(value, RECIPE_HINTS[name])
     except ValueError as error:
         raise UsageError(f"recipe.{name}={value!r}: {error}") from None
-    least = {"epochs": 1, "batch_size": 1, "accumulate": 1, "validate_every": 1}.get(name, 0)
-    if isinstance(typed, (int, float)) and not isinstance(typed, bool) and not (least <= typed < float("inf")):
-        raise UsageError(f"recipe.{name}={value!r}: must be at least {least}")
+    low, high, inside = BOUNDS.get(name, (0, 1e6, "[]"))
+    for number in typed if isinstance(typed, tuple) else (typed,):
+        if isinstance(number, (int, float)) and not isinstance(number, bool):
+            above = number > low if inside[0] == "(" else number >= low
+            below = number < high if inside[1] == ")" else number <= high
+            if not (above and below):
+                least, most = "above" if inside[0] == "(" else "at least", "below" if inside[1] == ")" else "at most"
+                raise UsageError(f"recipe.{name}={value!r}: must be {least} {low} and {most} {high:g}")
+    if typed == ():
+        raise UsageError(f"recipe.{name} needs at least one number")
     return typed

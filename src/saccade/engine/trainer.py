@@ -11,16 +11,18 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EarlyStopping
 from torch import nn
 
 from saccade.data.dataset import Dataset
 from saccade.data.transforms.augment import AugmentedDataset, batch_mix
-from saccade.engine.callbacks import AverageWeights, CsvLog, EpochEnd, Interrupt, KeptCheckpoint, Progress
+from saccade.engine.callbacks import AverageWeights, CsvLog, EpochEnd, Interrupt, KeptCheckpoint, Progress, read_metrics
 from saccade.engine.loaders import TrainSampler, TrainView, eval_loader, train_loader
+from saccade.metrics.base import Metric
 from saccade.models.base import AdversarialModel, Model
 from saccade.tasks.base import Task, TrainingError
-from saccade.types.errors import DataError, UsageError
+from saccade.types.errors import DataError, UsageError, suggest
 from saccade.types.recipe import Recipe
 
 
@@ -85,6 +87,9 @@ def fit(
             raise DataError(last, "there is no checkpoint to resume from", hint="start the run anew")
         start = last
         sampler.resume(*position(last, len(sampler)))
+        read_metrics(folder / "metrics.csv")  # damage to what is needed later is told before the first step
+        if (checkpoints / "best.ckpt").is_file():
+            read_checkpoint(checkpoints / "best.ckpt")
 
     interrupt = Interrupt(last, how_to_resume)
     log = CsvLog(folder / "metrics.csv")
@@ -97,6 +102,8 @@ def fit(
         checkpoints, "last", monitor=None, save_top_k=1, every_n_epochs=1, save_on_train_epoch_end=True,
         enable_version_counter=False, auto_insert_metric_name=False,
     )  # fmt: skip
+    if validation is not None:
+        check_monitor(recipe.monitor, metric)
     callbacks: list[Any] = [AverageWeights(recipe.ema)] if recipe.ema else []
     if validation is not None and recipe.patience:
         callbacks.append(
@@ -107,7 +114,7 @@ def fit(
     adversarial = isinstance(model, AdversarialModel)  # manual optimisation: Lightning refuses clipping and accumulation there
     if adversarial and recipe.accumulate > 1:
         raise UsageError("recipe.accumulate does not apply to adversarial models")
-    trainer = L.Trainer(
+    trainer = make_trainer(
         max_epochs=recipe.epochs,
         accelerator=accelerator,
         devices=devices,
@@ -137,6 +144,8 @@ def fit(
                 f"out of memory with batches of {recipe.batch_size}: lower recipe.batch_size (recipe.accumulate keeps the effective size), "
                 "lower model.size, or set recipe.precision=bf16-mixed"
             ) from None
+        if start is not None and "loading state_dict" in str(error):
+            raise DataError(start, f"does not fit the model: {error}") from None
         raise
     finally:
         interrupt.restore()
@@ -212,28 +221,64 @@ class StageView(torch.utils.data.Dataset[Any]):
 def position(checkpoint: Path, batches_per_epoch: int) -> tuple[int, int]:
     """(epoch, batches done in it) of a checkpoint."""
     state = read_checkpoint(checkpoint)
-    loops = state["loops"]["fit_loop"]
-    done = loops["epoch_loop.batch_progress"]["current"]["ready"]
-    epoch = loops["epoch_progress"]["current"]["processed"]
+    try:
+        loops = state["loops"]["fit_loop"]
+        done = int(loops["epoch_loop.batch_progress"]["current"]["ready"])
+        epoch = int(loops["epoch_progress"]["current"]["processed"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(checkpoint, f"is no readable checkpoint of a run: its position is damaged ({error})") from None
     return (epoch, 0) if done >= batches_per_epoch else (epoch, done)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """A resume checkpoint: tensors and plain values only, whatever the file holds."""
-    import pickle
-
+    problem = "is no readable checkpoint of a run: damaged, or it holds more than tensors and plain values"
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise DataError(path, f"is no readable checkpoint: {first}") from None
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged bytes fail anywhere in the reader; torch's own advice is to trust the file
+        raise DataError(path, problem, hint=type(error).__name__) from None
+    if not (isinstance(state, dict) and all(isinstance(state.get(key), dict) for key in ("loops", "state_dict", "saccade"))):
+        raise DataError(path, problem)
+    return state
 
 
 def load_weights_into(model: nn.Module, checkpoint: Path, *, fallback: Path) -> None:
     """The model's weights of a checkpoint (the averaged ones where weights are averaged)."""
     path = checkpoint if checkpoint.is_file() else fallback
     state = read_checkpoint(path)["state_dict"]
-    model.load_state_dict({k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")})
+    try:
+        model.load_state_dict({k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")})
+    except (RuntimeError, AttributeError, TypeError) as error:
+        raise DataError(path, f"does not fit the model: {error}") from None
+
+
+def make_trainer(**options: Any) -> L.Trainer:
+    """Lightning's Trainer; UsageError in one line when these devices, strategy or precision are not to be had."""
+    try:
+        return L.Trainer(**options)
+    except (ValueError, RuntimeError, ImportError, MisconfigurationException) as error:
+        asked = ", ".join(f"{name} {options[name]}" for name in ("accelerator", "strategy", "devices", "precision"))
+        raise UsageError(f"cannot train with {asked}: {' '.join(str(error).split())[:300]}") from None
+
+
+def check_monitor(name: str, metric: Metric | None) -> None:
+    """UsageError when validation gives no value that ``recipe.monitor`` may name; ``metric`` is an empty one of the task."""
+    known = ["val_loss", *sorted(key for key in (metric.compute() if metric is not None else ()) if "/" not in key)]
+    if name and name not in known:
+        raise UsageError(f"recipe.monitor={name!r}: validation gives no such value{suggest(name, known)}")
+
+
+def pick_precision(asked: str, accelerator: str) -> str:
+    """Bfloat16 for "auto" where the device has units for it (twice the speed), else full precision; written to the run's config.yaml.
+
+    Without such units bfloat16 on a CPU is emulated, and slow.
+    """
+    if asked != "auto":
+        return asked
+    if accelerator != "cpu" and torch.cuda.is_available():
+        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
+    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    return "bf16-mixed" if supported() else "32-true"
 
 
 def check_batch(recipe: Recipe, devices: int) -> None:

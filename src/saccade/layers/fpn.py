@@ -12,7 +12,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from saccade.types.errors import UsageError, suggest
+from saccade.layers.backbones import check_backbone
+from saccade.types.errors import UsageError
 
 Norm = Literal["frozen", "batch", "group"]
 
@@ -34,13 +35,13 @@ def timm_backbone(name: str, *, in_chans: int = 3, pretrained: bool = False) -> 
     """
     import timm
 
+    check_backbone(name)
     try:
         net = timm.create_model(name, features_only=True, in_chans=in_chans, pretrained=pretrained)
         info = net.feature_info
         strides, channels, modules = info.reduction(), info.channels(), info.module_name()
     except (RuntimeError, AttributeError, TypeError) as error:
-        hint = suggest(name, timm.list_models()) if not timm.is_model(name) else f": {error}"
-        raise UsageError(f"timm cannot give features of a backbone {name!r}{hint}") from None
+        raise UsageError(f"timm cannot give features of a backbone {name!r}: {error}") from None
     # A stride may be tapped twice (timm's VGG: before and after the last pool keep their own strides); the deepest map wins.
     last = {stride: i for i, stride in enumerate(strides) if stride >= 4}
     if len(last) < 2:

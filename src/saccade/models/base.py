@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,10 +16,13 @@ from saccade.data.transforms.preprocess import Preprocess
 from saccade.types.errors import UsageError, suggest
 from saccade.types.geometry import Geometry
 from saccade.types.prediction import Prediction
-from saccade.types.recipe import PREDICTION, Recipe
+from saccade.types.recipe import PREDICTION, DecodeSettings, Recipe
 from saccade.types.sample import Sample, Target, collate
 
 Images = Tensor | list[Tensor]
+
+BATCH = 16
+"""Images that ``predict`` gives to the network at once."""
 
 
 class Model(nn.Module):
@@ -122,19 +125,28 @@ class Model(nn.Module):
         Args:
             images: one or a list of: (C, H, W) uint8 tensors, (H, W[, 3]) uint8 arrays, Pillow images, file names.
             score, iou, max_detections: as in ``decode``.
+
+        Raises:
+            UsageError: not such an image, or a setting out of range.
+            DataError: a file that is no image.
         """
-        paths, pixels = read_inputs(images, self.preprocess.channels)
+        settings = asdict(DecodeSettings(score=score, iou=iou, max_detections=max_detections))
+        given = as_images(images)
+        out: list[Prediction] = []
         was_training = self.training
         self.eval()
         try:
-            batch = collate([self.preprocess(Sample(image, {})) for image in pixels])
-            out = self.predict_batch(batch.images, batch.geometries, score=score, iou=iou, max_detections=max_detections)
+            for start in range(0, len(given), BATCH):  # a long list needs no more memory than one batch
+                inputs = [read_input(image) for image in given[start : start + BATCH]]
+                batch = collate([self.preprocess(Sample(image, {})) for _, image in inputs])
+                predictions = self.predict_batch(batch.images, batch.geometries, **settings)
+                for prediction, (path, image) in zip(predictions, inputs, strict=True):
+                    prediction.path = path
+                    if prediction.image is None:  # a generator's prediction is a picture of its own
+                        prediction.image = image
+                out += predictions
         finally:
             self.train(was_training)
-        for prediction, image, path in zip(out, pixels, paths, strict=True):
-            prediction.path = path
-            if prediction.image is None:  # a generator's prediction is a picture of its own
-                prediction.image = image
         return out
 
     def predict_batch(self, images: Images, geometries: Sequence[Geometry], **settings: Any) -> list[Prediction]:
@@ -225,19 +237,22 @@ class StagedModel(Model):
         raise NotImplementedError
 
 
-def read_inputs(images: Any, channels: int | None) -> tuple[list[str], list[Tensor]]:
-    """File names (or "") and (C, H, W) uint8 tensors of one or many images of any accepted kind."""
-    if isinstance(images, (str, Path)) or not isinstance(images, Iterable) or hasattr(images, "shape") or hasattr(images, "size"):
-        images = [images]
-    paths, pixels = [], []
-    for image in images:
-        if isinstance(image, (str, Path)):
-            paths.append(str(image))
-            pixels.append(read_image(Path(image), channels=None).as_subclass(Tensor))
-            continue
-        tensor = as_tensor_image(image)
-        if tensor.dtype != torch.uint8 or tensor.ndim != 3 or tensor.shape[0] not in (1, 3):
-            raise UsageError(f"an image is (C, H, W) uint8 with C 1 or 3, not {tuple(tensor.shape)} {tensor.dtype}")
-        paths.append("")
-        pixels.append(tensor)
-    return paths, pixels
+def as_images(images: Any) -> list[Any]:
+    """One image of any accepted kind, or many, as a list."""
+    if is_one_image(images):
+        return [images]
+    if not isinstance(images, Iterable):
+        raise UsageError(f"images are file names, tensors, arrays or Pillow images, or a list of them, not {type(images).__name__}")
+    return list(images)
+
+
+def is_one_image(value: Any) -> bool:
+    """Whether a value stands for one image (or for something that is none) rather than for several."""
+    return isinstance(value, (str, bytes, Path)) or hasattr(value, "shape") or hasattr(value, "getpixel")
+
+
+def read_input(image: Any) -> tuple[str, Tensor]:
+    """File name (or "") and (C, H, W) uint8 tensor of one image of any accepted kind."""
+    if isinstance(image, (str, Path)):
+        return str(image), read_image(image).as_subclass(Tensor)
+    return "", as_tensor_image(image)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import numbers
 import typing
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from saccade.models.base import Model
@@ -20,6 +22,8 @@ NOT_OPTIONS = ("num_classes", "pretrained")
 def find(name: str) -> Entry:
     """The entry of a system, or UsageError with a suggestion. ``timm/NAME`` is any classifier of timm."""
     known = entries()
+    if not isinstance(name, str):
+        raise UsageError(f"the name of a model is a text, not {type(name).__name__}")
     if name.startswith("timm/"):
         return timm_entry(name)
     if name not in known:
@@ -29,10 +33,10 @@ def find(name: str) -> Entry:
 
 def timm_entry(name: str) -> Entry:
     """An entry made for ``timm/NAME``, or UsageError with a suggestion."""
-    from saccade.models.classify.timm_model import check_name
+    from saccade.layers.backbones import check_backbone
 
     architecture = name.removeprefix("timm/")
-    check_name(architecture)
+    check_backbone(architecture, option="")
     return Entry(
         name=name,
         task="classify",
@@ -84,7 +88,7 @@ def check_options(entry: Entry, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def create_model(
-    name: str, num_classes: int | None = None, *, pretrained: bool = False, weights: str | None = None, **model_options: Any
+    name: str, num_classes: int | None = None, *, pretrained: bool = False, weights: str | Path | None = None, **model_options: Any
 ) -> Model:
     """Build a model by name.
 
@@ -96,13 +100,19 @@ def create_model(
         model_options: the builder's keyword arguments.
 
     Raises:
-        UsageError: unknown name or option.
+        UsageError: unknown name or option, or an argument of a wrong type.
     """
     entry = find(name)
+    if not isinstance(pretrained, bool):
+        raise UsageError(f"pretrained is True or False, not {pretrained!r}")
+    if weights is not None and not isinstance(weights, (str, Path)):
+        raise UsageError(f"weights is a file name, not {type(weights).__name__}")
     checked = check_options(entry, model_options)
     function = builder(entry)
     if num_classes is not None:
-        checked["num_classes"] = num_classes
+        if not isinstance(num_classes, numbers.Integral) or isinstance(num_classes, bool):
+            raise UsageError(f"num_classes is a whole number, not {num_classes!r}")
+        checked["num_classes"] = int(num_classes)
     elif inspect.signature(function).parameters["num_classes"].default is inspect.Parameter.empty:
         raise UsageError(f"{name} needs num_classes")
     if weights is not None:
@@ -117,7 +127,7 @@ def create_model(
     return model
 
 
-def form_of_weights(entry: Entry, weights: str) -> dict[str, Any]:
+def form_of_weights(entry: Entry, weights: str | Path) -> dict[str, Any]:
     """Options that a file of weights asks for: a module's ``form_of_weights(name, tensors)`` may tell a system's forms apart."""
     tell = getattr(importlib.import_module(entry.module), "form_of_weights", None)
     if tell is None:

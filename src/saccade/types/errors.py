@@ -8,7 +8,10 @@ from pathlib import Path
 
 
 class SaccadeError(Exception):
-    """Base of every error that saccade raises on purpose; the command line prints it as one line and exits 1."""
+    """Base of every error that saccade raises on purpose: one line, which the command line prints before it exits 1."""
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(one_line(message, 2000))
 
 
 class UsageError(SaccadeError):
@@ -34,8 +37,8 @@ class DataError(SaccadeError, ValueError):
 
     def __init__(self, path: str | Path, problem: str, *, where: str = "", hint: str = "") -> None:
         # One line whatever the file's name or content holds.
-        self.path, self.problem, self.where, self.hint = (_one_line(x) for x in (path, problem, where, hint))
-        text = ": ".join(x for x in (self.path, self.where, self.problem) if x)
+        self.path, self.problem, self.where, self.hint = (one_line(x) for x in (path, problem, where, hint))
+        text = ": ".join(x for x in (self.path or "''", self.where, self.problem) if x)
         super().__init__(f"{text} ({self.hint})" if self.hint else text)
 
     def __reduce__(self) -> tuple:  # loader workers send errors between processes
@@ -46,7 +49,8 @@ def _rebuild(cls: type[DataError], path: str, problem: str, where: str, hint: st
     return cls(path, problem, where=where, hint=hint)
 
 
-def _one_line(value: object, limit: int = 400) -> str:
+def one_line(value: object, limit: int = 400) -> str:
+    """A value as one printable line, cut to ``limit`` characters: names and contents of files go into messages."""
     text = "".join(c if c.isprintable() else " " for c in str(value)).strip()
     return text if len(text) <= limit else text[: limit - 3] + "..."
 

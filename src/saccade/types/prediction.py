@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,6 +11,8 @@ import numpy as np
 from PIL import Image
 
 from saccade.types import drawing
+from saccade.types.errors import UsageError
+from saccade.types.files import atomic
 
 
 @dataclass(kw_only=True)
@@ -65,28 +65,28 @@ class Prediction:
         return out
 
     def save(self, path: str | Path) -> Path:
-        """Write ``.json`` (values) or a picture (drawn) by the suffix; atomically."""
+        """Write ``.json`` (values) or a picture (drawn) by the suffix; atomically.
+
+        Raises:
+            UsageError: the suffix names neither JSON nor a picture format.
+        """
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix.lower() == ".json":
-            _atomic(path, json.dumps(self.to_dict(), indent=1, allow_nan=False).encode())
-        else:
-            handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=path.suffix)
-            os.close(handle)
-            try:
-                self.draw().save(temporary)
-                os.replace(temporary, path)
-            except BaseException:
-                os.unlink(temporary)
-                raise
+            text = json.dumps(self.to_dict(), indent=1, allow_nan=False)
+            with atomic(path) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+            return path
+        if Image.registered_extensions().get(path.suffix.lower()) not in Image.SAVE:
+            raise UsageError(f"{path}: its suffix names no picture format; use .png, .jpg or .json")
+        picture = self.draw()
+        with atomic(path) as temporary:
+            picture.save(temporary)
         return path
 
 
-def _atomic(path: Path, data: bytes) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent)
-    with os.fdopen(handle, "wb") as out:
-        out.write(data)
-    os.replace(temporary, path)
+def exact_score(score: float) -> float:
+    """A float32 score in the fewest digits that always read back as the same float32 (9), so that files keep every rank."""
+    return float(f"{score:.9g}")
 
 
 @dataclass(kw_only=True)
@@ -118,8 +118,8 @@ class Classification(Prediction):
         return drawing.caption(image, f"{self.name(self.label)} {self.score:.2f}")
 
     def to_dict(self) -> dict[str, Any]:
-        top = [{"label": i, "name": self.name(i), "score": round(s, 6)} for i, s in self.top()]
-        return super().to_dict() | {"label": self.label, "name": self.name(self.label), "score": round(self.score, 6), "top": top}
+        top = [{"label": i, "name": self.name(i), "score": exact_score(s)} for i, s in self.top()]
+        return super().to_dict() | {"label": self.label, "name": self.name(self.label), "score": exact_score(self.score), "top": top}
 
 
 @dataclass(kw_only=True)
@@ -161,7 +161,7 @@ class Detection(Prediction):
 
     def to_dict(self) -> dict[str, Any]:
         objects = [
-            {"box": [round(float(v), 3) for v in b], "label": int(k), "name": self.name(int(k)), "score": round(float(s), 6)}
+            {"box": [round(float(v), 3) for v in b], "label": int(k), "name": self.name(int(k)), "score": exact_score(s)}
             for b, k, s in zip(self.boxes, self.labels, self.scores, strict=True)
         ]
         return super().to_dict() | {"objects": objects}
@@ -200,11 +200,11 @@ class Segmentation(Prediction):
         return super().to_dict() | {"pixels": pixels}
 
     def save_mask(self, path: str | Path) -> Path:
-        """The class map as a PNG whose grey values are the labels."""
+        """The class map as a PNG whose grey values are the labels; written atomically."""
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
         array = self.mask.astype(np.uint8 if self.mask.max(initial=0) < 256 else np.uint16)
-        Image.fromarray(array).save(path)
+        with atomic(path) as temporary:
+            Image.fromarray(array).save(temporary, format="PNG")
         return path
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import numbers
 from dataclasses import dataclass
 from typing import Literal
+
+from saccade.types.errors import UsageError
 
 Optimizer = Literal["sgd", "adam", "adamw", "rmsprop", "adagrad", "adadelta", "adamax", "nadam"]
 Schedule = Literal["constant", "cosine", "step", "multistep", "linear", "onecycle", "plateau"]
@@ -36,7 +39,7 @@ class Recipe:
     plateau_patience: int = 5  # plateau: validations without improvement
     clip: float = 0.0  # gradient norm; 0 = off
     accumulate: int = 1  # batches per optimiser step
-    precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
+    precision: Literal["auto", "32-true", "16-mixed", "bf16-mixed"] = "32-true"  # auto: bf16 where the device computes in it
     ema: float = 0.0  # decay of the averaged weights that are validated and kept; 0 = off
     channels_last: bool = False
     loss: str = ""  # a choice of the model's (unet: "ce", "dice+focal", ...); "" = the model's default
@@ -78,12 +81,20 @@ class Recipe:
 class DecodeSettings:
     """One setting of score, IoU and cap for all models, so that numbers compare.
 
-    ``score``: least score kept. ``iou``: NMS threshold. ``max_detections``: cap an image.
+    ``score``: least score kept, 0..1. ``iou``: NMS threshold, 0..1. ``max_detections``: cap an image, from 1; else UsageError.
     """
 
     score: float = 0.001
     iou: float = 0.5
     max_detections: int = 100
+
+    def __post_init__(self) -> None:
+        for name in ("score", "iou"):
+            value = getattr(self, name)
+            if not isinstance(value, numbers.Real) or not 0 <= float(value) <= 1:
+                raise UsageError(f"{name} is a number from 0 to 1, not {value!r}")
+        if not isinstance(self.max_detections, numbers.Integral) or self.max_detections < 1:
+            raise UsageError(f"max_detections is a whole number from 1, not {self.max_detections!r}")
 
 
 EVALUATION = DecodeSettings()

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
+import os
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from saccade.engine.bundle import load_bundle
 from saccade.engine.files import atomic, plain
 from saccade.engine.predictor import predict_files
-from saccade.models.base import Model
+from saccade.models.base import Model, as_images
 from saccade.types.errors import DataError, UsageError
-from saccade.types.prediction import Classification, Detection, Prediction, Segmentation
+from saccade.types.prediction import Classification, Detection, Prediction, Segmentation, exact_score
 from saccade.types.recipe import PREDICTION, DecodeSettings
 
 
@@ -40,20 +43,34 @@ def predict(
 
     Yields:
         A prediction an image; ``prediction.draw()`` draws it on its own image.
+
+    Raises:
+        UsageError: an argument of a wrong type or out of range.
+        DataError: no such run, or a file that is no image.
     """
-    model = what if isinstance(what, Model) else load_bundle(what, device)
+    if not isinstance(what, (str, Path, Model)):
+        raise UsageError(f"predict takes a run folder, a bundle folder or a model, not {type(what).__name__}")
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise UsageError(f"batch_size is a whole number from 1, not {batch_size!r}")
     settings = DecodeSettings(score=score, iou=iou, max_detections=max_detections)
-    inputs = [images] if isinstance(images, (str, Path)) or hasattr(images, "shape") or hasattr(images, "mode") else list(images)
-    if all(isinstance(item, (str, Path)) for item in inputs):
-        return predict_files(model, inputs, settings=settings, batch_size=batch_size, workers=workers, skipped=skipped)
-    return _in_memory(model, inputs, settings, batch_size)
+    inputs = images if isinstance(images, Iterator) else iter(as_images(images))
+    head = list(itertools.islice(inputs, 1))
+    model = what if isinstance(what, Model) else load_bundle(what, device)
+    if not head or isinstance(head[0], (str, Path)):  # names are light: all of them, since a list may hold images too
+        head += inputs
+        if all(isinstance(item, (str, Path)) for item in head):
+            return predict_files(model, head, settings=settings, batch_size=batch_size, workers=workers, skipped=skipped)
+    return _in_memory(model, itertools.chain(head, inputs), settings, batch_size)
 
 
-def _in_memory(model: Model, images: list[Any], settings: DecodeSettings, batch_size: int) -> Iterator[Prediction]:
-    for start in range(0, len(images), batch_size):
-        yield from model.predict(
-            images[start : start + batch_size], score=settings.score, iou=settings.iou, max_detections=settings.max_detections
-        )
+def _in_memory(model: Model, images: Iterator[Any], settings: DecodeSettings, batch_size: int) -> Iterator[Prediction]:
+    """Images are taken a batch at a time, so that a camera or a generator of any length streams."""
+    while batch := list(itertools.islice(images, batch_size)):
+        yield from model.predict(batch, **asdict(settings))
+
+
+ESCAPE = "backslashreplace"
+"""How a file name that is no UTF-8 is written: its odd bytes as ``\\udcXX``."""
 
 
 class Writer:
@@ -64,16 +81,18 @@ class Writer:
         form: "json" (a list), "jsonl", "coco" (results for COCO's tools, with an images table beside), "csv".
         draw: write drawn pictures.
         masks: write class maps of segmentations as PNG.
+        inputs: the image files that are predicted, none of which a picture may overwrite.
     """
 
     FORMS = ("json", "jsonl", "coco", "csv")
 
-    def __init__(self, out: Path, form: str = "json", *, draw: bool = True, masks: bool = True) -> None:
+    def __init__(self, out: Path, form: str = "json", *, draw: bool = True, masks: bool = True, inputs: Iterable[str] = ()) -> None:
         if form not in self.FORMS:
             raise UsageError(f"no output form {form!r}; known: {', '.join(self.FORMS)}")
         self.out, self.form, self.draw, self.masks = out, form, draw, masks
         self.count = 0
         self.names: set[str] = set()
+        self._inputs = {_entry(path) for path in inputs}
         self._images: list[dict[str, Any]] = []
         self.file = (
             out
@@ -83,7 +102,7 @@ class Writer:
     def write_all(self, predictions: Iterable[Prediction]) -> int:
         """Write a stream; the file appears whole when the stream ends. Returns the number of images."""
         self.out.mkdir(parents=True, exist_ok=True)
-        with atomic(self.file) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        with atomic(self.file) as temporary, temporary.open("w", encoding="utf-8", newline="", errors=ESCAPE) as file:
             writer = csv.writer(file)
             first = True
             if self.form in ("json", "coco"):
@@ -118,12 +137,12 @@ class Writer:
             return prediction.to_coco(image_id)
         if isinstance(prediction, Detection):
             return [
-                {"path": prediction.path, "label": prediction.name(int(k)), "score": round(float(s), 6)}
+                {"path": prediction.path, "label": prediction.name(int(k)), "score": exact_score(s)}
                 | dict(zip(("x1", "y1", "x2", "y2"), (round(float(v), 3) for v in box), strict=True))
                 for box, k, s in zip(prediction.boxes, prediction.labels, prediction.scores, strict=True)
             ]
         if isinstance(prediction, Classification):
-            return [{"path": prediction.path, "label": prediction.name(prediction.label), "score": round(prediction.score, 6)}]
+            return [{"path": prediction.path, "label": prediction.name(prediction.label), "score": exact_score(prediction.score)}]
         if isinstance(prediction, Segmentation):
             return [{"path": prediction.path} | {name: prediction.to_dict()["pixels"].get(name, 0) for name in prediction.classes}]
         return [{"path": prediction.path}]
@@ -131,15 +150,31 @@ class Writer:
     def _pictures(self, prediction: Prediction) -> None:
         if not (self.draw or (self.masks and isinstance(prediction, Segmentation))):
             return
-        name = Path(prediction.path or f"image-{self.count + 1:06}").stem
-        if name in self.names:  # two folders may hold the same file name
-            name = f"{name}-{self.count + 1}"
-        self.names.add(name)
+        name = stem = Path(prediction.path or f"image-{self.count + 1:06}").stem
+        number = self.count + 1
+        while name.lower() in self.names:  # two folders may hold the same file name; a disk may not tell X from x
+            name, number = f"{stem}-{number}", number + 1
+        self.names.add(name.lower())
         if self.draw:
             picture = prediction.draw()
-            picture.save(self.out / f"{name}.jpg", quality=92) if max(picture.size) > 400 else picture.save(self.out / f"{name}.png")
+            suffix = ".jpg" if max(picture.size) > 400 else ".png"
+            with atomic(self._free(self.out / f"{name}{suffix}", prediction)) as temporary:
+                picture.save(temporary, quality=92)  # PNG has none
         if self.masks and isinstance(prediction, Segmentation):
-            prediction.save_mask(self.out / "masks" / f"{name}.png")
+            prediction.save_mask(self._free(self.out / "masks" / f"{name}.png", prediction))
+
+    def _free(self, target: Path, prediction: Prediction) -> Path:
+        """The target, unless an image of the user lies there."""
+        entry = _entry(target)
+        if entry in self._inputs or (prediction.path and entry == _entry(prediction.path)):
+            raise UsageError(f"--out would overwrite the image {target}; give another folder")
+        return target
+
+
+def _entry(path: str | Path) -> str:
+    """A file's own place: links of its folder followed, a link that it may be itself kept."""
+    folder, name = os.path.split(path)
+    return os.path.join(os.path.realpath(folder), name)
 
 
 def load(folder: str | Path, device: str = "cpu") -> Model:

@@ -20,7 +20,7 @@ from saccade.engine.evaluator import evaluate_model
 from saccade.engine.files import write_json
 from saccade.engine.run import Run, read_data_facts
 from saccade.engine.stages import run_fit, run_stages
-from saccade.engine.trainer import check_batch, fit
+from saccade.engine.trainer import check_batch, fit, pick_precision
 from saccade.models.base import AdversarialModel, FittedModel, Model, StagedModel
 from saccade.models.registry import create_model, find, form_of_weights
 from saccade.models.weights import load_weights
@@ -87,6 +87,7 @@ def train(
     entry = find(model)
     model_options, resolved = resolve(entry, options, config, **recipe)
     check_batch(resolved, devices)
+    resolved = resolved.replace(precision=pick_precision(resolved.precision, accelerator))
     named = not isinstance(data, Dataset)
     settings = RunConfig(
         model=model, data=str(data) if named else repr(data), model_options=model_options, recipe=resolved, format=format,

@@ -492,7 +492,7 @@ class _Reader:
         records = PackedRecords(self._record(i, name, ids) for i, name in zip(images, final, strict=True))
         tasks = [("detect", self.has_objects), ("pose", self.num_points > 0), ("caption", self.has_captions)]
         return DataIndex(
-            NAME, self.base, _class_names(self.names), records,
+            NAME, self.base, fs.unique_names(self.names), records,
             splits={s: np.array(splits[s], dtype=np.int64) for s in sorted(splits, key=fs.split_rank)},
             tasks=tuple(t for t, have in tasks if have), problems=self.problems, reason=reason,
             keypoint_names=self.points or [str(k) for k in range(self.num_points)],
@@ -579,12 +579,6 @@ def _merged(parts: list[_Part]) -> _Part:
         segments if any(s is not None for s in segments) else None,
         None if shape is None else np.stack([np.zeros(shape, np.float32) if p is None else p for p in points]),
     )  # fmt: skip
-
-
-def _class_names(names: dict[int, str]) -> list[str]:
-    """Names by ascending id; a name that two ids share gets the id behind it."""
-    counts = Counter(names.values())
-    return [names[i] if counts[names[i]] == 1 else f"{names[i]} ({i})" for i in sorted(names)]
 
 
 def mirror_permutation(names: list[str]) -> list[int]:

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -275,6 +276,20 @@ def count_losses(dataset: Dataset, title: str, keeps: set[str]) -> list[str]:
         "keypoints": "objects' key points", "mask": "class masks", "captions": "captions",
     }  # fmt: skip
     return [f"{counts[k]} {words[k]} are lost: {title} has no place for them" for k in words if k not in keeps and counts.get(k)]
+
+
+def unique_names(names: dict[int, str]) -> list[str]:
+    """Class names by ascending id; a name that two ids share gets the id behind it."""
+    counts, taken = Counter(names.values()), set(names.values())
+    out = []
+    for i in sorted(names):
+        name = names[i]
+        if counts[name] > 1:
+            while name in taken:
+                name += f" ({i})"
+            taken.add(name)
+        out.append(name)
+    return out
 
 
 def shorten(values: np.ndarray, digits: int = 4) -> np.ndarray:

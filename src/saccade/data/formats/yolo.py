@@ -181,7 +181,9 @@ def read(root: Path, *, labels: str = "") -> DataIndex:
         if not any_polygon:
             record.segments = None
     _unique_ids([r for r, _ in found])
-    classes = [names[i] for i in category_ids] if names else [str(i) for i in category_ids]
+    classes = fs.unique_names(names) if names else [str(i) for i in category_ids]
+    if len(set(names.values())) < len(names):
+        problems.append(DataError(names_file or root, "gives several classes one name; their ids are put behind it"))
     splits = splits or _list_splits(root, config, [r for r, _ in found], problems)
     return DataIndex(
         NAME, root, classes, PackedRecords(r for r, _ in found),
@@ -420,7 +422,7 @@ def write(dataset: Dataset, out: Path) -> list[str]:
     index = dataset.index
     ids = list(range(len(index.classes)))
     names = fs.file_names(dataset, flat=True)
-    lost = fs.count_losses(dataset, TITLE, {"boxes", "segments"})
+    lost = fs.count_losses(dataset, "a YOLO text label", {"boxes", "segments"})
     records = dict(fs.unique_records(dataset))
     place: dict[int, str] = {}
     for split, members in sorted(fs.splits_of(dataset).items(), key=lambda s: fs.split_rank(s[0])):

@@ -8,17 +8,19 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
 import torch
 from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as F
 
+from saccade.types.coerce import coerce
 from saccade.types.geometry import Geometry
 from saccade.types.sample import IGNORE, Sample, Target, rewrap
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+LARGEST = 16384  # side of a network's input in pixels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,12 +57,24 @@ class Preprocess:
     crop: float = 0.875
 
     def __post_init__(self) -> None:
+        for name, hint in HINTS.items():
+            value = getattr(self, name)
+            try:
+                object.__setattr__(self, name, coerce(value, hint))
+            except ValueError as error:
+                raise ValueError(f"{name} is {value!r}: {error}") from None
+        if self.channels not in (1, 3):
+            raise ValueError(f"channels is {self.channels}: 1 or 3")
+        if not all(1 <= side <= LARGEST for side in (*self.size, self.multiple)):
+            raise ValueError(f"size {self.size} and multiple {self.multiple}: each from 1 to {LARGEST}")
+        if not 0 < self.crop <= 1:
+            raise ValueError(f"crop is {self.crop}: above 0, at most 1")
         for name in ("mean", "std"):
-            values = tuple(getattr(self, name))
+            values = getattr(self, name)
             if len(values) not in (1, self.channels):
                 raise ValueError(f"{name} has {len(values)} values for {self.channels} channels")
-            object.__setattr__(self, name, values)
-        object.__setattr__(self, "size", tuple(self.size))
+        if not all(map(math.isfinite, (*self.mean, *self.std, self.fill))) or min(self.std) <= 0:
+            raise ValueError(f"mean {self.mean}, std {self.std} and fill {self.fill} must be finite, and std above 0")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for the bundle."""
@@ -139,6 +153,9 @@ class Preprocess:
                     flat = _place(flat, geometry, fill)
                 out[key] = rewrap(out[key], flat if mask.ndim == 3 else flat[0])
         return out
+
+
+HINTS = get_type_hints(Preprocess)
 
 
 def _scaled(original: tuple[int, int], factor: float, limit: tuple[int, int]) -> tuple[int, int]:

@@ -13,9 +13,11 @@ from typing import Literal
 from torch import Tensor, nn
 
 from saccade.data.transforms.preprocess import Preprocess
+from saccade.layers.backbones import check_backbone
 from saccade.models.base import Images
+from saccade.models.bounds import check_within
 from saccade.models.classify.base import Classifier
-from saccade.types.errors import UsageError, suggest
+from saccade.types.errors import UsageError
 from saccade.types.recipe import Recipe
 
 
@@ -29,14 +31,6 @@ class TimmClassifier(Classifier):
     def raw(self, images: Images) -> Tensor:
         """(N, C, H, W) to logits (N, K)."""
         return self.network(images)
-
-
-def check_name(architecture: str) -> None:
-    """UsageError with a suggestion when timm knows no such network."""
-    import timm
-
-    if not timm.is_model(architecture):
-        raise UsageError(f"timm has no model {architecture!r}{suggest(architecture.partition('.')[0], timm.list_models())}")
 
 
 def timm_classifier(
@@ -62,7 +56,8 @@ def timm_classifier(
     import timm
     from timm.data import resolve_model_data_config
 
-    check_name(architecture)
+    check_backbone(architecture, option="")
+    check_within(8, 4096, size=size)
     options: dict[str, float] = {"drop_rate": drop_rate} if drop_rate else {}
     if drop_path_rate:
         options["drop_path_rate"] = drop_path_rate

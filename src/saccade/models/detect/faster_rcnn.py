@@ -44,6 +44,7 @@ from saccade.boxes.coders import BoxCoder
 from saccade.data.transforms.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from saccade.layers.fpn import Taps, convert_norm, freeze_until, pad_batch, pyramid_levels, tapped, timm_backbone
 from saccade.models.base import Images, Model
+from saccade.models.bounds import check_within
 from saccade.models.detect.rpn import BACKGROUND, RPN, SMOOTH_L1_BETA, Truth, ignore_crowd, match
 from saccade.models.detect.rpn import sample as sample_boxes
 from saccade.types.errors import UsageError
@@ -401,6 +402,9 @@ def faster_rcnn(
     Raises:
         UsageError: options that do not fit together.
     """
+    check_within(32, 4096, min_size=min_size)
+    check_within(min_size, 16384, max_size=max_size)
+    check_within(1, 16384, channels=channels, head_width=head_width, regions=regions)
     single = backbone in VGGS
     if pretrained and ((backbone, in_chans, channels, head_width or 1024) != ("resnet50", 3, 256, 1024) or norm == "group"):
         raise UsageError("faster_rcnn has published weights for its default network (resnet50, in_chans=3): use pretrained_backbone=True")

@@ -40,7 +40,13 @@ def fit_linear_svm(
 
     weight = len(negatives) / len(positives) if positive_weight == "balanced" else positive_weight
     machine = LinearSVC(
-        C=c, loss=loss, dual=loss == "hinge", class_weight={1: weight}, intercept_scaling=bias_scale, max_iter=2000, random_state=seed
+        C=c,
+        loss=loss,
+        dual=loss == "hinge",
+        class_weight={1: weight},
+        intercept_scaling=bias_scale,
+        max_iter=2000,
+        random_state=seed % 2**32,
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the dual stops at max_iter close to the optimum

@@ -39,7 +39,9 @@ from torchvision.ops import batched_nms
 from saccade.boxes.coders import BoxCoder
 from saccade.data.dataset import Dataset
 from saccade.data.transforms.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+from saccade.layers.backbones import check_backbone
 from saccade.models.base import Images, Stage, StageContext, StagedModel
+from saccade.models.bounds import check_within
 from saccade.models.detect.linear_svm import best_overlap, fit_linear_svm, fit_platt, match_truth
 from saccade.models.detect.selective_search import Mode, ProposalCache, SearchSettings
 from saccade.types.errors import DataError, UsageError
@@ -132,6 +134,7 @@ class RegionNetwork(nn.Module):
         super().__init__()
         import timm
 
+        check_backbone(backbone)
         try:
             self.backbone = timm.create_model(backbone, pretrained=pretrained, num_classes=0, in_chans=in_chans)
         except (RuntimeError, ValueError, TypeError) as error:
@@ -259,6 +262,7 @@ class RCNN(StagedModel):
         hard: int = 100,
     ) -> None:
         super().__init__(num_classes)
+        check_within(32, 1024, size=size)
         if 2 * context >= 227:
             raise UsageError(f"model.context counts pixels of 227 on each side; {context} leaves no place for the region")
         self.preprocess = Preprocess(mode="keep", channels=in_chans, mean=(0.0,) * in_chans, std=(1.0,) * in_chans)

@@ -55,9 +55,11 @@ from saccade.boxes.coders import BoxCoder
 from saccade.boxes.iou import paired_iou, pairwise_iou
 from saccade.boxes.nms import select
 from saccade.data.transforms.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+from saccade.layers.backbones import check_backbone
 from saccade.models.base import Model
+from saccade.models.bounds import check_within
 from saccade.models.weights import fetch_torchvision, load_state
-from saccade.types.errors import UsageError, suggest
+from saccade.types.errors import UsageError
 from saccade.types.geometry import Geometry
 from saccade.types.prediction import Detection
 from saccade.types.recipe import Recipe
@@ -177,10 +179,11 @@ def timm_features(name: str, strides: tuple[int, ...], in_chans: int) -> nn.Modu
     """
     import timm
 
+    check_backbone(name)
     try:
         reductions = timm.create_model(name, features_only=True, pretrained=False).feature_info.reduction()
-    except (RuntimeError, AttributeError) as error:
-        raise UsageError(f"timm has no backbone {name!r} that gives feature maps{suggest(name, timm.list_models())}") from error
+    except (RuntimeError, AttributeError, TypeError) as error:
+        raise UsageError(f"timm cannot give features of a backbone {name!r}: {error}") from None
     if not set(strides) <= set(reductions):
         raise UsageError(f"backbone {name} gives strides {reductions}, needed are {list(strides)}")
     indices = [len(reductions) - 1 - reductions[::-1].index(stride) for stride in strides]  # the last map of each stride
@@ -449,6 +452,8 @@ def ssdlite(
         size: side of the square input in pixels.
         width: channels of the fused maps and heads.
     """
+    check_within(32, 4096, size=size)
+    check_within(1, 4096, width=width)
     structure = structure or ("published" if pretrained else "fused")
     if structure == "published":
         model: SSDLite = ssdlite320(
@@ -496,6 +501,7 @@ def ssdlite320(
         size: side of the square input in pixels.
         smallest, largest: scales of the default boxes of the first and the last map, relative to the input.
     """
+    check_within(32, 4096, size=size)
     if pretrained and (backbone, in_chans) != ("mobilenet_v3_large", 3):
         raise UsageError("ssdlite320 has published weights for backbone mobilenet_v3_large and in_chans 3 only")
     if backbone == "mobilenet_v3_large":

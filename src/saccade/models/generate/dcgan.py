@@ -36,6 +36,7 @@ from torch import Tensor, nn
 
 from saccade.data.transforms.preprocess import Preprocess
 from saccade.models.base import AdversarialModel, Images
+from saccade.models.bounds import check_within
 from saccade.types.errors import UsageError
 from saccade.types.geometry import Geometry
 from saccade.types.prediction import Generated, Prediction
@@ -235,6 +236,8 @@ def dcgan(
     """
     if pretrained:
         raise UsageError("no weights are published for dcgan: leave pretrained off")
+    check_within(8, 1024, size=size)
+    check_within(1, 4096, latent=latent, width=width)
     return DCGAN(num_classes, in_chans, size, latent, width, kernel, noise)
 
 

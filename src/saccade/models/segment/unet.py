@@ -35,11 +35,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from saccade.data.transforms.preprocess import Preprocess
+from saccade.layers.backbones import check_backbone
 from saccade.layers.tiling import mirror_pad
 from saccade.losses.segmentation import SPECS
 from saccade.models.base import Images
+from saccade.models.bounds import check_within
 from saccade.models.segment.base import Segmenter
-from saccade.types.errors import UsageError, suggest
+from saccade.types.errors import UsageError
 from saccade.types.recipe import Recipe
 from saccade.types.sample import IGNORE, Target
 
@@ -48,6 +50,7 @@ UPCONV = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 NORM = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 POOL = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
 LINEAR = {2: "bilinear", 3: "trilinear"}
+MEAN, STD = (0.5,), (0.25,)
 
 
 class DoubleConv(nn.Sequential):
@@ -277,6 +280,8 @@ def timm_features(name: str, in_chans: int, pretrained: bool, size: int | None) 
     """All maps of a timm network; transformers are built for inputs of ``size``."""
     import timm
 
+    check_backbone(name)
+
     def build(**extra: int) -> nn.Module:
         return timm.create_model(name, features_only=True, in_chans=in_chans, pretrained=pretrained, **extra)
 
@@ -286,8 +291,7 @@ def timm_features(name: str, in_chans: int, pretrained: bool, size: int | None) 
                 return build(img_size=size)
         return build()
     except (RuntimeError, AttributeError, AssertionError, TypeError) as error:
-        hint = f": {error}" if timm.is_model(name) else suggest(name, timm.list_models())
-        raise UsageError(f"timm gives no feature maps of a backbone {name!r}{hint}") from None
+        raise UsageError(f"timm gives no feature maps of a backbone {name!r}: {error}") from None
 
 
 def unet(
@@ -323,6 +327,8 @@ def unet(
     """
     if pretrained:
         raise UsageError("no weights are published for unet; give model.backbone=NAME and model.pretrained_backbone=true")
+    check_within(1, 4096, size=size, tile=tile, width=width)
+    check_within(1, 8, depth=depth)
     if backbone and (padding == "valid" or dims == 3):
         raise UsageError("a timm backbone pads and is 2-D: leave model.padding and model.dims alone")
     if backbone:
@@ -340,26 +346,25 @@ def unet(
     return UNet(num_classes, body, preprocess, stride=stride, valid=padding == "valid", dims=dims, tile=0 if size else tile)
 
 
-MEAN, STD = (0.5,), (0.25,)
-
 RECIPES = {
     "unet": Recipe(
-        epochs=40,
-        batch_size=8,
+        epochs=45,
+        batch_size=4,
         optimizer="adamw",
         lr=2e-3,
-        weight_decay=1e-2,
+        weight_decay=0.01,
         warmup=1.0,
         ema=0.99,
+        precision="auto",
+        channels_last=True,
         loss="ce+dice",
         hflip=0.5,
         vflip=0.5,
         quarter_turns=True,
-        rotate=20.0,
-        scale=0.2,
-        brightness=0.2,
-        contrast=0.2,
-        saturation=0.2,
-        hue=0.02,
+        scale=0.1,
+        brightness=0.1,
+        contrast=0.1,
+        saturation=0.1,
+        hue=0.01,
     )
 }
