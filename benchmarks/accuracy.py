@@ -23,7 +23,13 @@ from typing import Any
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 RUNS: dict[str, dict[str, Any]] = {
     "bccd": {"model": "ssdlite", "data": "set:bccd", "shown": ("map50", "map", "map50/Platelets", "map50/RBC", "map50/WBC")},
-    "wbc": {"model": "unet", "data": "set:wbc", "shown": ("iou/cytoplasm", "iou/nucleus", "mean_iou"), "val_split": "none"},
+    "wbc": {
+        "model": "unet",
+        "data": "set:wbc",
+        "shown": ("iou/cytoplasm", "iou/nucleus", "mean_iou"),
+        "train_split": "trainval",
+        "val_split": "none",
+    },
     "mnist": {"model": "lenet5", "data": "set:mnist", "shown": ("accuracy",), "train_split": "trainval", "val_split": "none"},
 }
 
