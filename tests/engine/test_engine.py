@@ -356,3 +356,20 @@ def test_a_wrong_loss_or_augmentation_is_an_error_before_anything_is_written(dig
         with pytest.raises(saccade.UsageError):
             train(digits, tmp_path / "run", **{key: value})
         assert not (tmp_path / "run").exists()
+
+
+def test_a_signal_to_the_whole_process_group_loses_nothing(digits, tmp_path):
+    """Schedulers and terminals signal the loader's workers too."""
+    folder = tmp_path / "run"
+    sets = [f"--set={key}={value}" for key, value in (SMALL | {"recipe.epochs": 2000}).items()]
+    command = [*SACCADE, "train", "lenet5", str(digits), "--folder", str(folder), "--workers", "1", *sets]
+    child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, start_new_session=True)
+    deadline = time.monotonic() + 120
+    while not (folder / "metrics.csv").exists() and time.monotonic() < deadline and child.poll() is None:
+        time.sleep(0.02)
+    os.killpg(child.pid, signal.SIGTERM)
+    _, told = child.communicate(timeout=120)
+    assert child.returncode == 1, told
+    assert "nothing is lost" in told
+    assert "Traceback" not in told
+    assert (folder / "checkpoints" / "last.ckpt").is_file()

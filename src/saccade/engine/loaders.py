@@ -154,11 +154,15 @@ def eval_loader(
 
 
 def quiet_worker(_: int) -> None:
-    """A worker decodes with one thread and leaves Ctrl-C to its parent."""
+    """A worker decodes with one thread and leaves Ctrl-C and SIGTERM to its parent: a scheduler sends them to the whole group.
+
+    (It ends when the parent closes its queue, or is gone.)
+    """
     import signal
 
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def worker_count(asked: int | None, images: int) -> int:
