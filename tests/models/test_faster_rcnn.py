@@ -367,7 +367,7 @@ def test_predictions_lie_in_the_image_and_do_not_depend_on_the_batch(tiny):
     alone = tiny.predict(images[2], score=0.05)[0]
     assert len(alone) == len(tiny.predict([images[2]] * 2, score=0.05)[1])
     assert len(tiny.predict(images[2], score=0.05, max_detections=3)[0]) == 3
-    assert len(tiny.predict(images[2], score=1.1)[0]) == 0
+    assert len(tiny.predict(images[2], score=1.0)[0]) == 0
 
 
 def test_an_image_narrower_than_its_stride(tiny):

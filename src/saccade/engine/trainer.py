@@ -107,7 +107,14 @@ def fit(
     callbacks: list[Any] = [AverageWeights(recipe.ema)] if recipe.ema else []
     if validation is not None and recipe.patience:
         callbacks.append(
-            EarlyStopping(monitored, mode=mode, patience=recipe.patience, min_delta=recipe.min_delta, check_on_train_epoch_end=False)
+            EarlyStopping(
+                monitored,
+                mode=mode,
+                patience=recipe.patience,
+                min_delta=recipe.min_delta,
+                check_on_train_epoch_end=False,
+                check_finite=False,
+            )
         )
     callbacks += [Progress(say), interrupt, _AfterStep(interrupt)]
     callbacks += ([best] if validation is not None else []) + [newest, EpochEnd(log, interrupt)]

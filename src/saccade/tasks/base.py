@@ -177,7 +177,8 @@ class Task(L.LightningModule):
                 self.metric.merge(gather(self.metric.state()))
             values |= self.metric.compute()
         self.epoch_values = values
-        shown = {k: v for k, v in values.items() if "/" not in k and math.isfinite(v)}
+        # The monitored value is told even when it is NaN (no such object in the data): the checkpoint then counts it as worst.
+        shown = {k: v for k, v in values.items() if "/" not in k and (math.isfinite(v) or k == self.monitored())}
         sums = self.reduced()
         if sums.get("val_count"):
             shown["val_loss"] = sums["val_loss"] / sums["val_count"]
@@ -222,7 +223,7 @@ class Task(L.LightningModule):
 
     def monitor_mode(self) -> str:
         """Whether more is better: "max" for scores, "min" for losses."""
-        return "min" if "loss" in self.monitored() else "max"
+        return "min" if "loss" in self.monitored() or self.monitored() in ("swd", "ece") else "max"
 
     # -- optimisers -------------------------------------------------------------------------------
 

@@ -118,17 +118,21 @@ def caption(image: Image.Image, text: str, background: Color = (30, 30, 30)) -> 
 
 
 def sheet(images: Sequence[Image.Image], *, columns: int = 0, cell: int = 240, gap: int = 6) -> Image.Image:
-    """Pictures in a grid, each fitted into a square cell."""
+    """Pictures in a grid, each fitted into a square of ``cell`` pixels; a row is as high as its highest."""
     if not images:
         raise ValueError("a sheet needs at least one picture")
     columns = columns or math.ceil(math.sqrt(len(images)))
-    rows = math.ceil(len(images) / columns)
-    out = Image.new("RGB", (columns * (cell + gap) + gap, rows * (cell + gap) + gap), (245, 245, 245))
-    for i, image in enumerate(images):
+    fitted = []
+    for image in images:
         factor = min(cell / image.width, cell / image.height)
         how = Image.Resampling.LANCZOS if factor < 1 else Image.Resampling.NEAREST
-        small = image.convert("RGB").resize((max(1, round(image.width * factor)), max(1, round(image.height * factor))), how)
-        x = gap + (i % columns) * (cell + gap) + (cell - small.width) // 2
-        y = gap + (i // columns) * (cell + gap) + (cell - small.height) // 2
-        out.paste(small, (x, y))
+        fitted.append(image.convert("RGB").resize((max(1, round(image.width * factor)), max(1, round(image.height * factor))), how))
+    rows = [fitted[i : i + columns] for i in range(0, len(fitted), columns)]
+    heights = [max(image.height for image in row) for row in rows]
+    out = Image.new("RGB", (columns * (cell + gap) + gap, sum(heights) + gap * (len(rows) + 1)), (245, 245, 245))
+    y = gap
+    for row, height in zip(rows, heights, strict=True):
+        for i, image in enumerate(row):
+            out.paste(image, (gap + i * (cell + gap) + (cell - image.width) // 2, y + (height - image.height) // 2))
+        y += height + gap
     return out

@@ -20,7 +20,7 @@ from saccade.engine.evaluator import evaluate_model
 from saccade.engine.files import write_json
 from saccade.engine.run import Run, read_data_facts
 from saccade.engine.stages import run_fit, run_stages
-from saccade.engine.trainer import check_batch, fit, pick_precision
+from saccade.engine.trainer import check_batch, check_monitor, fit, make_trainer, pick_precision, quiet_lightning
 from saccade.models.base import AdversarialModel, FittedModel, Model, StagedModel
 from saccade.models.registry import create_model, find, form_of_weights
 from saccade.models.weights import load_weights
@@ -99,6 +99,13 @@ def train(
     task_class(entry.task).check_data(train_data)  # type: ignore[arg-type]
     built = build(settings, train_data, say or to_stderr)  # type: ignore[arg-type]
     prepare(built, resolved, train_data)  # type: ignore[arg-type]
+    if not isinstance(built, (StagedModel, FittedModel)):
+        quiet_lightning()
+        check_monitor(resolved.monitor, task_class(entry.task).make_metric(built.classes) if val_data is not None else None)
+        make_trainer(
+            accelerator=accelerator, strategy=strategy if devices == 1 else "auto", devices=devices, precision=resolved.precision,
+            logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        )  # fmt: skip
     if folder is None:
         folder = runs.new_folder(Path(out), model)
     else:
