@@ -55,7 +55,10 @@ def test_a_signal_is_a_failure_and_leaves_nothing(bundle, photos, tmp_path, numb
         arguments = ["predict", bundle, photos, "--out", out, "--no-draw", "--workers", "0", "--batch-size", "1", "--json"]
     else:
         arguments = ["data", "convert", "synthetic:cells?count=800&size=64", out / "coco", "--to", "coco"]
-    process = subprocess.Popen([*COMMAND, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENV)
+    process = subprocess.Popen(
+        [*COMMAND, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENV,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it, and children inherit that
+    )  # fmt: skip
     end = time.monotonic() + 60
     while not (out.exists() and any(p.name.startswith(".") for p in out.iterdir())) and time.monotonic() < end:
         time.sleep(0.02)

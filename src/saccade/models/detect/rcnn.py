@@ -591,9 +591,6 @@ def rcnn(
         groups: fine-tuning items (16 regions each) an image and epoch, at most.
         c: weight of the machines' errors; ridge: lambda of the box regression.
         hard: hard negatives an image, class and round.
-
-    Raises:
-        UsageError: an option that cannot be.
     """
     if pretrained:
         raise UsageError("rcnn has no published weights; take model.pretrained_backbone=true")
