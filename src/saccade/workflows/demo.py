@@ -16,7 +16,7 @@ from saccade.workflows.predict import Writer, load, predict
 from saccade.workflows.train import train
 
 DATA = "synthetic:cells?count=400&size=160&seed=0"
-EPOCHS, SIZE = 12, 160
+EPOCHS, SIZE = 10, 160
 
 
 def demo(out: str | Path = "runs/demo", data: str | None = None, epochs: int | None = None) -> dict[str, Any]:
