@@ -169,3 +169,13 @@ def test_masks_are_saved_as_labels(tmp_path):
     mask = np.arange(12, dtype=np.uint8).reshape(3, 4)
     Segmentation(mask=mask, size=(3, 4)).save_mask(tmp_path / "m.png")
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "m.png")), mask)
+
+
+def test_boxes_are_drawn_on_an_enlarged_copy():
+    one = detection().above(0.5)
+    drawn = np.asarray(one.draw(one.picture().resize((160, 120))))
+    changed = (drawn != 200).any(axis=2)
+    assert drawn.shape == (120, 160, 3)
+    assert changed[80, 20]
+    assert changed[80, 59]
+    assert not changed[80, 60]

@@ -157,7 +157,9 @@ class Detection(Prediction):
             for i, points in enumerate(self.keypoints):
                 image = drawing.keypoints(image, points[:, :2], index=i)
         texts = [f"{self.name(int(k))} {s:.2f}" for k, s in zip(self.labels, self.scores, strict=True)]
-        return drawing.boxes(image, self.boxes, [int(k) for k in self.labels], texts)
+        height, width = self.size if all(self.size) else (image.height, image.width)
+        scale = np.array([image.width / width, image.height / height] * 2)  # an enlarged copy of the image may be drawn on
+        return drawing.boxes(image, self.boxes * scale, [int(k) for k in self.labels], texts)
 
     def to_dict(self) -> dict[str, Any]:
         objects = [

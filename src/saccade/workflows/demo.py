@@ -44,7 +44,9 @@ def demo(out: str | Path = "runs/demo", data: str | None = None, epochs: int | N
     images = [test.image(test.record(i)) for i in range(min(12, len(test)))]
     predictions = list(predict(model, images))
     Writer(out / "predictions", "json").write_all(predictions)
-    sheet = drawing.sheet([p.draw() for p in predictions if isinstance(p, Detection)], columns=4, cell=320)
+    pictures = [(p, p.picture()) for p in predictions if isinstance(p, Detection)]
+    enlarged = [p.draw(picture.resize((480, round(480 * picture.height / picture.width)))) for p, picture in pictures]
+    sheet = drawing.sheet(enlarged, columns=4, cell=480)
     sheet.save(out / "sheet.png")
     print(f"{time.perf_counter() - began:.0f} s; look at {out / 'sheet.png'} and {run.folder / 'report.html'}", file=sys.stderr)
     return {"metrics": result.metrics, "sheet": str(out / "sheet.png"), "report": str(run.folder / "report.html"), "run": str(run.folder)}
