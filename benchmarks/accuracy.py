@@ -48,7 +48,7 @@ def wbc_split(folder: Path) -> Path:
     return path
 
 
-def run(name: str, seed: int, out: Path, options: dict[str, Any], finished: str = "") -> dict[str, Any]:
+def run(name: str, seed: int, out: Path, options: dict[str, Any], finished: str = "", note: str = "") -> dict[str, Any]:
     """Train (or take a finished run), test, write the results."""
     import saccade
     from saccade.engine.callbacks import read_metrics
@@ -90,11 +90,11 @@ def run(name: str, seed: int, out: Path, options: dict[str, Any], finished: str 
     test = saccade.load_data(settings["data"], "test", split_file=split_file)
     predictions = list(saccade.predict(trained.folder, [test.image(test.record(i)) for i in range(12)]))
     drawing.sheet([p.draw() for p in predictions], columns=4, cell=300).save(folder / "sheet.jpg", quality=85)
-    append(name, seed, result, settings["shown"])
+    append(name, seed, result, settings["shown"], note)
     return result
 
 
-def append(name: str, seed: int, result: dict[str, Any], shown: tuple[str, ...]) -> None:
+def append(name: str, seed: int, result: dict[str, Any], shown: tuple[str, ...], note: str) -> None:
     """A row of results/accuracy.csv."""
     path = RESULTS / "accuracy.csv"
     machine = result["machine"]
@@ -109,6 +109,7 @@ def append(name: str, seed: int, result: dict[str, Any], shown: tuple[str, ...])
         "commit": result["commit"],
         "machine": f"{machine['cpu']}, {machine['cores']} cores, torch {machine['torch']}",
         "command": result["command"],
+        "note": note,
     }
     new = not path.exists()
     with path.open("a", newline="") as file:
@@ -126,13 +127,14 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--out", default="", help="where run folders go; default: a temporary folder")
     parser.add_argument("--run", default="", metavar="FOLDER", help="test this finished run instead of training")
+    parser.add_argument("--note", default="", help="kept with the row, such as what else the machine did")
     arguments = parser.parse_args()
     from saccade.engine.config import parse_sets
 
     out = Path(arguments.out or tempfile.mkdtemp(prefix="saccade-"))
     out.mkdir(parents=True, exist_ok=True)
     for name in list(RUNS) if "all" in arguments.names else arguments.names:
-        result = run(name, arguments.seed, out, parse_sets(arguments.set), arguments.run)
+        result = run(name, arguments.seed, out, parse_sets(arguments.set), arguments.run, arguments.note)
         numbers = ", ".join(f"{key} {result['test'][key]:.4f}" for key in RUNS[name]["shown"])
         print(f"{name}: {numbers}; {result['training_seconds']:.0f} s of training", file=sys.stderr)
 

@@ -140,7 +140,8 @@ def _with_split(index: DataIndex, indices: np.ndarray | None, split: str, seed: 
         return dataclasses.replace(index, splits={**stated, "trainval": np.union1d(stated["train"], stated["val"])})
     else:
         return index
-    problems = [*index.problems, DataError(index.root, note)]
+    # Nothing is held out of trainval: the note would mislead.
+    problems = index.problems if stated and split == "trainval" else [*index.problems, DataError(index.root, note)]
     return dataclasses.replace(index, splits={**stated, **made}, problems=problems)
 
 
