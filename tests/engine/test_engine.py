@@ -261,6 +261,15 @@ def test_a_broken_image_is_skipped_counted_and_named(digits, tmp_path):
     assert all("\n" not in message for message in skipped.values())
 
 
+def test_class_weights_are_counted_from_the_training_data(digits, tmp_path):
+    """Equal classes weigh 1 each: the same run as without."""
+    train(digits, tmp_path / "with", **{"recipe.epochs": 1, "recipe.class_weights": True})
+    train(digits, tmp_path / "without", **{"recipe.epochs": 1})
+    one, two = weights(tmp_path / "with"), weights(tmp_path / "without")
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], rtol=1e-4, atol=1e-5)
+
+
 def test_mixed_precision_runs(digits, tmp_path):
     run = train(digits, tmp_path / "run", **{"recipe.precision": "bf16-mixed", "recipe.epochs": 1, "recipe.clip": 1.0})
     assert np.isfinite(run.metrics["accuracy"])

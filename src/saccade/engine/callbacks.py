@@ -26,14 +26,11 @@ class Interrupted(SaccadeError):
     """SIGINT or SIGTERM came; a checkpoint was written."""
 
 
-class CsvLog(L.Callback):
+class CsvLog:
     """``metrics.csv``: a row an epoch, rewritten whole, so that a kill leaves the last complete one."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Rows are written in :meth:`write`, called by the end-of-epoch callback once all values are there."""
 
     def write(self, values: Mapping[str, float]) -> None:
         """Add or replace the row of an epoch; later epochs (of a run that was resumed before them) are dropped."""

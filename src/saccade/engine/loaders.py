@@ -5,7 +5,6 @@ An index is the pair (epoch, i): what happens to an image is a function of (seed
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -173,8 +172,3 @@ def worker_count(asked: int | None, images: int) -> int:
         return 0
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
     return max(1, min(cores - 1, 8))
-
-
-def batches(length: int, batch_size: int) -> int:
-    """How many batches an evaluation has."""
-    return math.ceil(length / batch_size)

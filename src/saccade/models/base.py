@@ -98,6 +98,10 @@ class Model(nn.Module):
         if recipe.loss:
             self.set_loss(recipe.loss)
 
+    def count_classes(self, data: Dataset) -> None:
+        """Learn from the training data what ``recipe.class_weights`` weighs by; called before :meth:`configure` where it is set."""
+        raise UsageError(f"recipe.class_weights does not apply to {type(self).__name__}")
+
     def set_loss(self, name: str) -> None:
         """Choose a loss by name."""
         if name not in self.loss_names:

@@ -261,8 +261,8 @@ def _run(
 
 def prepare(model: Model, recipe: Recipe, data: Dataset) -> None:
     """Check what the recipe asks of the model and of augmentation, before anything is written."""
-    if recipe.class_weights and hasattr(model, "class_counts"):
-        model.class_counts = class_counts(data)  # type: ignore[assignment]
+    if recipe.class_weights:
+        model.count_classes(data)
     model.configure(recipe)
     build_augment(recipe, model.task, data.index.keypoint_swap)
 
@@ -276,22 +276,6 @@ def describe_data(train_data: Dataset, val_data: Dataset | None) -> dict[str, An
         "train": train_data.map_records(lambda record: record.image_id),
         "val": val_data.map_records(lambda record: record.image_id) if val_data is not None else [],
     }
-
-
-def class_counts(data: Dataset) -> list[int]:
-    """What ``recipe.class_weights`` weighs by: images, objects or pixels of each class."""
-    if data.tasks[:1] != ("segment",):
-        return data.class_counts().tolist()
-    import numpy as np
-
-    counts = np.zeros(len(data.classes), dtype=np.int64)
-    for i in range(len(data)):
-        try:
-            mask = np.asarray(data[i].target["mask"])
-        except DataError:  # skipped and named when its turn comes
-            continue
-        counts += np.bincount(mask[mask >= 0], minlength=len(counts))
-    return counts.tolist()
 
 
 def _earlier_seconds(folder: Path) -> float:
