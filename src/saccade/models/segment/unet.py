@@ -348,7 +348,7 @@ def unet(
 
 RECIPES = {
     "unet": Recipe(
-        epochs=45,
+        epochs=35,
         batch_size=4,
         optimizer="adamw",
         lr=2e-3,
