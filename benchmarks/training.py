@@ -35,7 +35,7 @@ from saccade.data.dataset import Dataset
 from saccade.data.formats import write_data
 from saccade.data.load import load_data
 from saccade.data.transforms.augment import build_augment
-from saccade.engine.trainer import fit
+from saccade.engine.trainer import fit, pick_precision
 from saccade.models.base import Model
 from saccade.models.registry import create_model, default_recipe, find
 from saccade.tasks.table import task_class
@@ -85,7 +85,8 @@ def plain_loop(model: Model, recipe: Recipe, data: Dataset, workers: int) -> Ite
         targets = [{k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in target.items()} for target in targets]
         if recipe.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
-        loss = torch.stack(list(model.losses(images, targets).values())).sum()
+        with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16-mixed"):
+            loss = torch.stack(list(model.losses(images, targets).values())).sum()
         optimizer.zero_grad()
         loss.backward()
         if recipe.clip:
@@ -158,6 +159,7 @@ def cases(steps: int, folder: Path) -> Iterator[tuple[str, str, Case]]:
     """(model, data, case): a detector and a segmenter on drawn cells that were written to files."""
     for name, task, form in (("ssdlite", "detect", "voc"), ("unet", "segment", "masks")):
         recipe = default_recipe(find(name)).replace(epochs=1, warmup=0.0)
+        recipe = recipe.replace(precision=pick_precision(recipe.precision, "auto"))
         source = f"synthetic:cells?count={steps * recipe.batch_size}&size={SIZE}&task={task}"
         write_data(load_data(source, task=task), folder / name, form)
         data = load_data(folder / name, format=form, task=task)
