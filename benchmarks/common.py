@@ -50,7 +50,7 @@ def commit() -> str:
     """Short hash of the checked-out commit, with ``+`` when tracked files were changed; "unknown" outside a repository."""
     try:
         short = _git("rev-parse", "--short", "HEAD").strip()
-        return short + ("+" if _git("status", "--porcelain", "--untracked-files=no").strip() else "")
+        return short + ("+" if _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!results").strip() else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 
