@@ -18,7 +18,10 @@ FOLDER = Path(__file__).resolve().parent
 ARGUMENTS = {"accuracy": ["all"]}
 QUICK = {
     "coco_eval": ["--images", "200", "--rounds", "1"],
+    "coco_read": ["--annotations", "20000", "--rounds", "1"],
+    "convert": ["--set", "bccd"],
     "faster_rcnn": ["--rounds", "3"],
+    "fuzz": ["--count", "200"],
     "import_time": ["--quick"],
     "index_memory": ["--most", "20000"],
     "prediction": ["--quick"],

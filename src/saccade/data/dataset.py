@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision import tv_tensors
 
-from saccade.data.images import pillow_tensor, read_image, read_mask
+from saccade.data.images import pillow_tensor, read_color_mask, read_image, read_mask
 from saccade.data.records import DataIndex, Record, inside
 from saccade.types.errors import DataError, UsageError, suggest
 from saccade.types.sample import IGNORE, Sample, Target, boxes_tensor
@@ -129,15 +129,21 @@ class Dataset(torch.utils.data.Dataset[Sample]):
 
     def mask(self, record: Record, size: tuple[int, int]) -> np.ndarray:
         """(H, W) int64 labels, -100 where the data set says to ignore."""
-        assert record.mask is not None
-        if self.index.reader is not None:
-            raw, name = self.index.reader.mask(record), record.path
-        else:
-            file = inside(self.index.root, record.mask, source=record.image_id)
-            raw, name = read_mask(file), str(file)
+        raw, name = self.raw_mask(record)
         if raw.shape != size:
             raise DataError(name, f"the mask is {raw.shape[1]}x{raw.shape[0]}, its image {size[1]}x{size[0]}", hint="sizes must agree")
         return decode_mask(raw, self.index, name)
+
+    def raw_mask(self, record: Record) -> tuple[np.ndarray, str]:
+        """(H, W) values of a mask as the files hold them, before ``index.mask_values``; and the name of the file."""
+        index = self.index
+        assert record.mask is not None
+        if index.reader is not None:
+            return index.reader.mask(record), record.path
+        file = inside(index.root, record.mask, source=record.image_id)
+        if index.mask_colors is not None:
+            return read_color_mask(file, index.mask_colors, nearest=index.mask_nearest), str(file)
+        return read_mask(file), str(file)
 
     def _shown_path(self, record: Record) -> str:
         return record.path if self.index.reader is not None else str(self.index.root / record.path)

@@ -268,7 +268,7 @@ def _unpack(archive: Path, work: Path, inner: list[str], max_bytes: int, max_fil
                 count += 1
                 if count > max_files:
                     raise DataError(archive, f"holds more than {max_files} entries")
-                parts = _safe_parts(archive, name)
+                parts = safe_parts(archive, name)
                 if len(parts) < len(inner) or any(i not in ("*", p) for i, p in zip(inner, parts, strict=False)):
                     continue
                 target = work.joinpath(*parts[len(inner) :])
@@ -296,7 +296,7 @@ def _unpack(archive: Path, work: Path, inner: list[str], max_bytes: int, max_fil
         raise DataError(archive, f"holds nothing below {'/'.join(inner)}" if inner else "is empty")
 
 
-def _safe_parts(archive: Path, name: str) -> list[str]:
+def safe_parts(archive: Path, name: str) -> list[str]:
     """Parts of an entry's name; DataError when it is absolute, climbs, or cannot be a file's."""
     text = name.replace("\\", "/")
     parts = [p for p in text.split("/") if p not in ("", ".")]

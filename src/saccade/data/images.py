@@ -24,10 +24,11 @@ import io
 import os
 import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -46,6 +47,9 @@ IMAGE_SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .png .bmp .dib .gif .tif .tiff .webp .pgm .ppm .pbm .pnm .jp2 .j2k .mpo .avif".split()  # noqa: SIM905
 )
 """Lower-case suffixes by which images are picked out of a folder; what a file is, its content decides."""
+
+STUB = b"saccade: an image in an archive\n"
+"""First bytes of a file that stands for an image in an archive (:mod:`saccade.data.archive`)."""
 
 _WHOLE = 64 * 2**20  # files up to this size are read at once, which is faster than many small reads
 _GREY = ("1", "L", "LA", "La", "I", "F")
@@ -134,6 +138,92 @@ def read_mask(path: str | Path) -> np.ndarray:
     return values // scale if scale > 1 else values
 
 
+def read_colors(path: str | Path) -> np.ndarray:
+    """(H, W) uint32, the colour 0xRRGGBB of every pixel: palettes by their colours, grey as r = g = b, alpha dropped, EXIF applied.
+
+    Raises:
+        DataError: as :func:`read_image`, and for more than 8 bits a channel.
+    """
+    with _opened(path) as image:
+        if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+            raise DataError(path, f"is a mask of mode {image.mode}", hint="a mask in colours has 8 bits a channel")
+        turn = _orientation(image)
+        image.info.pop("transparency", None)
+        rgb = _turned(np.asarray(image if image.mode == "RGB" else image.convert("RGB")), turn)
+    packed = np.zeros((*rgb.shape[:2], 4), dtype=np.uint8)
+    packed[..., :3] = rgb[..., ::-1]
+    return packed.view("<u4")[..., 0]
+
+
+def read_color_mask(path: str | Path, colors: Mapping[int, int], *, nearest: bool = False) -> np.ndarray:
+    """(H, W) uint16 values of a class mask in colours.
+
+    Args:
+        path: the file.
+        colors: value 0..65534 of each colour 0xRRGGBB.
+        nearest: a colour that is not among them counts as the nearest one (Euclidean in RGB); else it is an error.
+
+    Raises:
+        DataError: as :func:`read_colors`, or a pixel has another colour.
+    """
+    packed = read_colors(path)
+    values = _color_table(tuple(sorted(colors.items())))[packed]
+    unknown = values == 0
+    if unknown.any():
+        strange, where = np.unique(packed[unknown], return_inverse=True)
+        known = np.array(sorted(colors), dtype=np.uint32)
+        if not nearest:
+            shown = ", ".join(f"#{c:06x}" for c in known[:12])
+            hint = f"known colours: {shown}; name it in the table of colours"
+            raise DataError(path, f"the mask's colour #{strange[0]:06x} is no class", hint=hint)
+        near = np.array([colors[c] for c in known[nearest_colors(strange, known)].tolist()], dtype=np.uint16)
+        values[unknown] = near[where.reshape(-1)] + 1
+    return values - np.uint16(1)
+
+
+def nearest_colors(colors: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """(N,) index of the nearest of ``known`` for each of N colours 0xRRGGBB; of several equally near the first."""
+    shifts = np.array([16, 8, 0], dtype=np.uint32)
+    a, b = ((c[:, None] >> shifts & 255).astype(np.int32) for c in (colors, known))
+    out = np.empty(len(a), dtype=np.int64)
+    step = max(1, 2**20 // len(b))  # bounds the memory
+    for start in range(0, len(a), step):
+        out[start : start + step] = ((a[start : start + step, None] - b) ** 2).sum(-1).argmin(1)
+    return out
+
+
+@lru_cache(maxsize=4)
+def _color_table(colors: tuple[tuple[int, int], ...]) -> np.ndarray:
+    """Value + 1 of every 24-bit colour, 0 where it is unknown; pages of colours that never occur take no memory."""
+    table = np.zeros(1 << 24, dtype=np.uint16)
+    for color, value in colors:
+        table[color] = value + 1
+    return table
+
+
+def is_colored(path: str | Path) -> bool:
+    """Whether a file holds colours: an image of three channels or more, which are not equal. Palette images hold values.
+
+    Raises:
+        DataError: as :func:`read_image`.
+    """
+    with _opened(path) as image:
+        if image.mode not in ("RGB", "RGBA", "RGBX", "YCbCr", "CMYK", "LAB", "HSV"):
+            return False
+        rgb = np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+    return not (np.array_equal(rgb[..., 0], rgb[..., 1]) and np.array_equal(rgb[..., 0], rgb[..., 2]))
+
+
+def is_indexed(path: str | Path) -> bool:
+    """Whether a file is a palette image; only its header is read.
+
+    Raises:
+        DataError: as :func:`read_image`, for what the header shows.
+    """
+    with _opened(path) as image:
+        return image.mode in ("P", "PA")
+
+
 def image_size(path: str | Path) -> tuple[int, int]:
     """(H, W) from the file's header, turned as EXIF says; no pixel is decoded.
 
@@ -145,10 +235,73 @@ def image_size(path: str | Path) -> tuple[int, int]:
         return (width, height) if _orientation(image) >= 5 else (height, width)
 
 
+def read_thumbnail(path: str | Path, side: int) -> tuple[np.ndarray, tuple[int, int]]:
+    """(side, side) uint8 grey area means of the whole picture, aspect ratio not kept; and its (H, W) as shown.
+
+    A JPEG is decoded at half, a quarter or an eighth of its size where that is at least ``side``, which saves most of the time.
+
+    Raises:
+        DataError: as :func:`read_image`.
+    """
+    with _opened(path) as image:
+        width, height = image.size
+        turn = _orientation(image)
+        image.draft("L", (side, side))  # does nothing to other formats
+        grey = Image.fromarray(_planes(image, path, 1, turn)[0])
+        size = (width, height) if turn >= 5 else (height, width)
+        return np.asarray(grey.resize((side, side), Image.Resampling.BOX)), size
+
+
+class ImageFacts(NamedTuple):
+    """What an image file is, decoded whole: ``format`` and ``mode`` in Pillow's words, size in pixels as shown (turned), EXIF
+    orientation 1..8, frames or pages, and the least and greatest 8-bit value of any channel.
+    """
+
+    format: str
+    mode: str
+    height: int
+    width: int
+    turn: int
+    frames: int
+    low: int
+    high: int
+
+
+def image_facts(path: str | Path) -> ImageFacts:
+    """What an image file is; all its pixels are decoded, so a truncated file does not pass.
+
+    Raises:
+        DataError: as :func:`read_image`.
+    """
+    with _opened(path) as image:
+        mode, form, turn, frames = image.mode, image.format or "", _orientation(image), int(getattr(image, "n_frames", 1))
+        planes = _planes(image, path, None, turn)
+        return ImageFacts(form, mode, planes.shape[1], planes.shape[2], turn, frames, int(planes.min()), int(planes.max()))
+
+
 @lru_cache(1)
 def _formats() -> tuple[str, ...]:
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def file_bytes(path: str | Path) -> bytes:
+    """The bytes of an image file as they are; of an image in an archive that is read in place, those in the archive.
+
+    Raises:
+        DataError: the archive is gone, has changed or is broken.
+        OSError: the file cannot be read.
+    """
+    return _member(path, Path(path).read_bytes())[0]
+
+
+def _member(path: str | Path, content: bytes) -> tuple[bytes, str | Path]:
+    """The content, or what it stands for in an archive; and the name for messages."""
+    if content.startswith(STUB):
+        from saccade.data.archive import member_bytes
+
+        return member_bytes(path, content) or (content, path)
+    return content, path
 
 
 @contextmanager
@@ -163,9 +316,13 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
         if status.st_size == 0:
             raise DataError(path, "is empty (0 bytes)")
         with open(path, "rb") as file:
-            source = io.BytesIO(file.read()) if status.st_size <= _WHOLE else file
-            with Image.open(source, formats=_formats()) as image:
-                _check_size(image, path)
+            if status.st_size > _WHOLE:
+                content, name = None, path
+            else:
+                content, name = _member(path, file.read())
+            source = file if content is None else io.BytesIO(content)
+            with _decoding(name), Image.open(source, formats=_formats()) as image:
+                _check_size(image, name)
                 yield image
 
 

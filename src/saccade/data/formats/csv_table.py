@@ -37,7 +37,17 @@ from typing import TextIO
 import numpy as np
 
 from saccade.data.dataset import Dataset
-from saccade.data.formats.files import copy_image, count_losses, file_names, image_hw, is_split, split_name, split_rank, splits_of
+from saccade.data.formats.files import (
+    copy_image,
+    count_losses,
+    file_names,
+    image_hw,
+    is_split,
+    split_name,
+    split_rank,
+    splits_of,
+    stays_inside,
+)
 from saccade.data.formats.scan import (
     IMAGE_FOLDERS,
     MASK_FOLDERS,
@@ -45,6 +55,7 @@ from saccade.data.formats.scan import (
     Problems,
     check_classes,
     find_class_table,
+    look,
     plain_path,
     walk,
     write_class_names,
@@ -55,6 +66,7 @@ from saccade.types.errors import DataError
 NAME = "csv"
 TITLE = "CSV tables"
 TASKS = ("detect", "classify")
+HOLDS = frozenset({"boxes", "label"})
 
 SUFFIXES = (".csv", ".tsv")
 DELIMITERS = ",;\t|"
@@ -81,7 +93,7 @@ _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 def sniff(root: Path) -> str | None:
     """A table whose header names an image column and a class."""
-    for path in _tables(root):
+    for path in glance(root):
         try:
             with _text(path) as file:
                 columns, _ = _header(path, file)
@@ -105,17 +117,17 @@ def read(root: Path, classes: Sequence[str] | None = None) -> DataIndex:
     """
     folder = root.parent if root.is_file() else root
     problems = Problems(root)
-    tables, chosen = _tables(root), []
-    by_split = [t for t in tables if _table_split(t)]
+    tables, chosen = tables_of(root), []
+    by_split = [t for t in tables if table_split(t)]
     for path in tables:
         if by_split and path not in by_split:
             problems.add("tables beside those of the splits", path, "is of no split, beside tables of splits; not read")
         else:
             chosen.append(path)
-    chosen.sort(key=lambda path: split_rank(_table_split(path)))
+    chosen.sort(key=lambda path: split_rank(table_split(path)))
     if not chosen:
         raise DataError(root, "holds no table", hint=f"expected a {' or '.join(SUFFIXES)} file with the columns image and label")
-    finder = _Finder(folder, problems)
+    finder = TableImages(folder, problems)
     images: dict[str, _Image] = {}
     detect = False
     failures: list[DataError] = []
@@ -136,8 +148,8 @@ def read(root: Path, classes: Sequence[str] | None = None) -> DataIndex:
     label = {name: k for k, name in enumerate(names)}
     splits: dict[str, list[int]] = {}
     records = []
-    for number, (path, image) in enumerate(images.items()):
-        record = Record(path=path, image_id=path, size=image.size)
+    for number, (place, image) in enumerate(images.items()):
+        record = Record(path=place, image_id=place, size=image.size)
         if detect:
             keep = [k for k, name in enumerate(image.names) if name]
             record.boxes = np.array([image.boxes[k] for k in keep], dtype=np.float32).reshape(-1, 4)
@@ -212,7 +224,7 @@ class _Image:
     splits: list[str] = field(default_factory=list)
 
 
-class _Finder:
+class TableImages:
     """Finds the images that rows name."""
 
     def __init__(self, folder: Path, problems: Problems) -> None:
@@ -277,14 +289,14 @@ def _best(paths: list[str], folders: set[str]) -> list[str]:
     return paths
 
 
-def _read_table(path: Path, finder: _Finder, images: dict[str, _Image], problems: Problems) -> bool:
+def _read_table(path: Path, finder: TableImages, images: dict[str, _Image], problems: Problems) -> bool:
     """Add the rows of one table; True when it holds boxes."""
     with _text(path) as file:
         columns, rows = _header(path, file)
         detect = all(c in columns for c in _CORNERS) or all(c in columns for c in "xywh")
         if "label" not in columns:
             raise DataError(path, "has no column of classes", where="line 1", hint="name it label or class")
-        own_split = _table_split(path)
+        own_split = table_split(path)
         for line, row in rows:
             where = f"line {line}"
             if len(row) < max(columns.values()) + 1:
@@ -366,7 +378,7 @@ def _size(row: list[str], columns: dict[str, int]) -> tuple[int, int] | None:
     return (height, width) if height and width else None
 
 
-def _tables(root: Path) -> list[Path]:
+def tables_of(root: Path) -> list[Path]:
     """The table, or those of the folder's top level; tables of class names are others."""
     if root.is_file():
         return [root] if root.suffix.lower() in SUFFIXES else []
@@ -374,7 +386,15 @@ def _tables(root: Path) -> list[Path]:
     return [root / n for n in names if n.lower().endswith(SUFFIXES) and n not in TABLE_NAMES]
 
 
-def _table_split(path: Path) -> str:
+def glance(root: Path) -> list[Path]:
+    """As :func:`tables_of`, the first fifty, for recognition."""
+    if root.is_file():
+        return tables_of(root)
+    names = [n for n in look(root).files if n.lower().endswith(SUFFIXES) and n not in TABLE_NAMES][:50]
+    return [root / n for n in names if stays_inside(root / n, root)]
+
+
+def table_split(path: Path) -> str:
     """The split that a table's name says: train for ``train.csv`` and ``train_labels.csv``; else ""."""
     words = [w for w in re.split(r"[^A-Za-z0-9]+", path.stem) if is_split(w)]
     return split_name(words[0]) if len(words) == 1 else ""
@@ -401,10 +421,15 @@ def _header(path: Path, file: TextIO) -> tuple[dict[str, int], Iterator[tuple[in
     return best, _rows(path, file, delimiter)
 
 
+def known_column(name: str) -> str | None:
+    """What a column of this name holds ("image", "label", "xmin" ...), None when the name says nothing."""
+    return _BY_NAME.get(re.sub(r"[\s_-]+", "_", name.strip().lower()))
+
+
 def _known_columns(names: list[str]) -> dict[str, int]:
     columns: dict[str, int] = {}
     for position, name in enumerate(names):
-        key = _BY_NAME.get(re.sub(r"[\s_-]+", "_", name.strip().lower()))
+        key = known_column(name)
         if key is not None and key not in columns:
             columns[key] = position
     if {"x", "y", "width", "height"} <= columns.keys() and "w" not in columns and "xmin" not in columns:

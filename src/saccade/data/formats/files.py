@@ -8,15 +8,16 @@ import re
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from xml.etree.ElementTree import Element
 
 import numpy as np
 
 from saccade.data.dataset import Dataset
-from saccade.data.images import IMAGE_SUFFIXES, image_size
+from saccade.data.images import IMAGE_SUFFIXES, STUB, file_bytes, image_size
 from saccade.data.records import Record, inside
 from saccade.types.errors import DataError, UsageError
 
@@ -62,10 +63,13 @@ def read_text(path: Path, *, limit: int = MAX_TEXT) -> str:
     return text
 
 
-def read_json(path: Path) -> Any:
-    """A JSON file; DataError with line and column when it is broken, nested beyond reason or not text."""
+def read_json(path: Path, *, hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:
+    """A JSON file; DataError with line and column when it is broken, nested beyond reason or not text.
+
+    ``hook`` gives what stands for every JSON object as soon as it is read.
+    """
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(path.read_bytes(), object_hook=hook)
     except OSError as error:
         raise DataError(path, f"cannot be read: {error.strerror or error}") from None
     except json.JSONDecodeError as error:
@@ -74,6 +78,25 @@ def read_json(path: Path) -> Any:
         raise DataError(path, "is nested too deeply to be annotations") from None
     except (ValueError, MemoryError) as error:  # bad encoding, a number of thousands of digits
         raise DataError(path, f"is not usable JSON: {error}") from None
+
+
+def read_xml(path: Path, *, limit: int = MAX_TEXT) -> Element:
+    """The root of an XML file, read without entities or external files; DataError when unreadable, too large, broken or asking for them."""
+    from defusedxml import DefusedXmlException
+    from defusedxml.ElementTree import fromstring
+
+    try:
+        if path.stat().st_size > limit:
+            raise DataError(path, f"is larger than {limit >> 20} MB: not one image's annotation")
+        return fromstring(path.read_bytes())
+    except OSError as error:
+        raise DataError(path, f"cannot be read: {error.strerror or error}") from None
+    except DefusedXmlException as error:
+        raise DataError(path, f"asks for XML entities or external files, which are refused ({type(error).__name__})") from None
+    except DataError:
+        raise
+    except (SyntaxError, ValueError, LookupError, RecursionError, MemoryError) as error:  # ParseError is a SyntaxError
+        raise DataError(path, f"is not XML: {error}") from None
 
 
 def shown(value: object, limit: int = 80) -> str:
@@ -240,9 +263,18 @@ def copy_image(dataset: Dataset, record: Record, target: Path) -> None:
 
         Image.fromarray(np.asarray(dataset.index.reader.image(record))).save(target, format="PNG")
         return
-    source = dataset.path(record)
+    copy_file(dataset.path(record), target)
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """An image or mask file's bytes as they are, also out of an archive that is read in place; DataError when that fails."""
     try:
-        shutil.copyfile(source, target)
+        with open(source, "rb") as file:
+            stub = file.read(len(STUB)) == STUB
+        if stub:
+            target.write_bytes(file_bytes(source))
+        else:
+            shutil.copyfile(source, target)
     except OSError as error:
         raise DataError(source, f"cannot be copied: {error.strerror or error}") from None
 

@@ -30,6 +30,7 @@ from saccade.types.errors import DataError
 NAME = "imagefolder"
 TITLE = "a folder for each class"
 TASKS = ("classify",)
+HOLDS = frozenset({"label"})
 
 
 def sniff(root: Path) -> str | None:
@@ -105,7 +106,7 @@ def read(root: Path, classes: Sequence[str] | None = None) -> DataIndex:
 
 def write(dataset: Dataset, out: Path) -> list[str]:
     """``[split/]class/image``; images without a label or, where there are splits, without one, are left out."""
-    losses = count_losses(dataset, TITLE, {"label"})
+    losses = count_losses(dataset, TITLE, set(HOLDS))
     by_split = splits_of(dataset)
     if any(name and not is_split(name) for name in by_split):
         losses.append(f"the splits {', '.join(n for n in by_split if n)} are lost: only train, val, trainval, test have folders")

@@ -4,13 +4,13 @@ How picture and mask find each other, by the stem of their names:
 
 * folders: ``images/a.jpg`` + ``masks/a.png`` (also annotations, labels, SegmentationClass, gtFine ... for masks), below or above
   folders of splits; or ``train/a.png`` + ``trainannot/a.png`` (CamVid);
-* side by side: ``001.bmp`` + ``001.png``, or ``a.png`` + ``a_mask.png`` (also _seg, _label, _labels, _gt, _annot).
+* side by side: ``001.bmp`` + ``001.png``, or ``a.png`` + ``a_mask.png`` (also _seg, _label, _labels, _gt, _annot, _L).
 
 Splits come from list files (``train.txt``: picture and mask, or a stem, on each line; of a foreign path the last two parts count) or
 from folders. Class names and values come from ``classes.json`` / ``.csv`` / ``.txt`` (see :func:`~.scan.read_class_table`), or
 the values are read off the masks (up to 40 million pixels of them, evenly picked): each is a class named by its value. Where classes
 are grey levels at least 8 apart and a few pixels have other values (smoothed edges), those go to the nearest class, which is
-reported. No value means "ignore" by itself.
+reported. No value means "ignore" by itself. Masks in colours are :mod:`.mask_color`.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from saccade.data.dataset import Dataset
 from saccade.data.formats.files import (
+    copy_file,
     copy_image,
     count_losses,
     file_names,
@@ -38,8 +38,8 @@ from saccade.data.formats.files import (
     split_rank,
     splits_of,
 )
-from saccade.data.formats.scan import IMAGE_FOLDERS, MASK_FOLDERS, TABLE_NAMES, Files, Problems, find_class_table, plain_path, walk
-from saccade.data.images import IMAGE_SUFFIXES, is_image_name, read_mask
+from saccade.data.formats.scan import IMAGE_FOLDERS, MASK_FOLDERS, TABLE_NAMES, Files, Problems, find_class_table, glimpse, plain_path, walk
+from saccade.data.images import IMAGE_SUFFIXES, is_colored, is_image_name, read_mask
 from saccade.data.records import DataIndex, PackedRecords, Record, inside
 from saccade.types.errors import DataError
 from saccade.types.sample import IGNORE
@@ -47,21 +47,51 @@ from saccade.types.sample import IGNORE
 NAME = "masks"
 TITLE = "images with class masks"
 TASKS = ("segment",)
+HOLDS = frozenset({"mask"})
 
 SAMPLE_PIXELS = 40_000_000
 """Pixels of masks that are read to find the class values."""
 
-_SUFFIXES = ("_mask", "_masks", "_seg", "_label", "_labels", "_gt", "_annot", "-mask", "annot", "mask", "masks")
-_STRAY_SHARE, _STRAY_MASKS, _GREY_STEP = 0.001, 0.25, 8
+RARE_SHARE, RARE_MASKS = 0.001, 0.25
+"""A value with less than this share of the sampled pixels, in less than this share of the masks, may be a stray one."""
+
+_SUFFIXES = ("_mask", "_masks", "_seg", "_label", "_labels", "_gt", "_annot", "_L", "-mask", "annot", "mask", "masks")
+_GREY_STEP = 8
+
+
+class Pairs(NamedTuple):
+    """Images with their masks: records by path, their splits, and the paths of the masks."""
+
+    records: list[Record]
+    splits: dict[str, np.ndarray]
+    masks: list[str]
 
 
 def sniff(root: Path) -> str | None:
-    """Pairs of picture and mask that make up at least half of the images."""
+    """Pairs of picture and mask that make up at least half of the images; the masks hold values, not colours."""
+    pairs = sniff_pairs(root)
+    return f"{len(pairs)} pairs of image and mask" if pairs and not any(colored_masks(root, pairs)) else None
+
+
+def sniff_pairs(root: Path) -> dict[str, str]:
+    """Mask by image of the first files of each folder, when they make up at least half of the images; else none."""
     if not root.is_dir():
-        return None
-    files = walk(root, Problems(root))
-    pairs = _pairs(files)
-    return f"{len(pairs)} pairs of image and mask" if pairs and 4 * len(pairs) >= len(files.images) else None
+        return {}
+    files = glimpse(root)
+    pairs = find_pairs(files)
+    return pairs if 4 * len(pairs) >= len(files.images) else {}
+
+
+def colored_masks(root: Path, pairs: Mapping[str, str], most: int = 5) -> Iterator[Path]:
+    """Those of a few masks, evenly picked, that are in colours; broken ones are passed over."""
+    masks = [pairs[image] for image in sorted(pairs)]
+    for mask in masks[:: max(1, -(-len(masks) // most))]:
+        try:
+            path = inside(root, mask, source=root)
+            if is_colored(path):
+                yield path
+        except DataError:
+            continue
 
 
 def read(
@@ -81,11 +111,34 @@ def read(
     Raises:
         DataError: no pair, a broken table, or masks that hold too many values to be classes.
     """
+    problems = Problems(root)
+    pairs = read_pairs(root, problems, TABLE_NAMES)
+    table, ignored, near = _class_table(root, classes, tuple(ignore), nearest, pairs.masks, problems)
+    return DataIndex(
+        format=NAME,
+        root=root,
+        classes=list(table.values()),
+        records=PackedRecords(pairs.records),
+        splits=pairs.splits,
+        tasks=TASKS,
+        problems=problems.list(),
+        reason=f"{len(pairs.records)} pairs of image and mask",
+        mask_values={value: label for label, value in enumerate(table)},
+        mask_nearest=near,
+        ignore=ignored,
+    )
+
+
+def read_pairs(root: Path, problems: Problems, tables: Sequence[str]) -> Pairs:
+    """The images with their masks and splits; ``tables`` are file names at the top that hold no images.
+
+    Raises:
+        DataError: not one pair.
+    """
     if not root.is_dir():
         raise DataError(root, "is a file", hint="masks are read from a folder")
-    problems = Problems(root)
     files = walk(root, problems)
-    pairs, splits_by_image = _pairs(files), {}
+    pairs, splits_by_image = find_pairs(files), {}
     lists = [path for path in files.others if "/" not in path and path.endswith(".txt") and is_split(path[:-4])]
     for path in lists:
         _read_list(root / path, files, pairs, splits_by_image, problems)
@@ -96,7 +149,7 @@ def read(
         if path not in pairs and path not in masks:
             problems.add("images or masks without their other half", root / path, "has no mask, or is a mask without image; skipped")
     for path in files.others:
-        if path not in lists and path not in TABLE_NAMES:
+        if path not in lists and path not in tables:
             problems.add("files that are no images", root / path, "is not named like an image; skipped")
 
     records, splits = [], {}
@@ -107,36 +160,46 @@ def read(
             problems.add("images in no list", root / image, "is in no list of a split")
         for name in names:
             splits.setdefault(name, []).append(number)
-
-    table, ignored, near = _class_table(root, classes, tuple(ignore), nearest, sorted(masks), problems)
-    return DataIndex(
-        format=NAME,
-        root=root,
-        classes=list(table.values()),
-        records=PackedRecords(records),
-        splits={s: np.array(splits[s]) for s in sorted(splits, key=split_rank)},
-        tasks=TASKS,
-        problems=problems.list(),
-        reason=f"{len(pairs)} pairs of image and mask",
-        mask_values={value: label for label, value in enumerate(table)},
-        mask_nearest=near,
-        ignore=ignored,
-    )
+    return Pairs(records, {s: np.array(splits[s]) for s in sorted(splits, key=split_rank)}, sorted(masks))
 
 
 def write(dataset: Dataset, out: Path) -> list[str]:
     """``images/[split/]``, ``masks/[split/]`` with the raw values, and ``classes.json``."""
     index = dataset.index
-    losses = count_losses(dataset, TITLE, {"mask"})
+    losses = count_losses(dataset, TITLE, set(HOLDS))
     table = index.mask_values if index.mask_values is not None else {k: k for k in range(len(index.classes))}
     plain = sorted(table.values()) == list(range(len(index.classes)))  # each class has one value
     void = 255 if len(index.classes) < 255 else 65535
+
+    def save(record: Record, target: Path) -> None:
+        assert record.mask is not None
+        if plain and index.reader is None and index.mask_colors is None:
+            source = inside(index.root, record.mask, source=record.image_id)
+            copy_file(source, target.with_suffix(source.suffix))
+        elif plain:
+            save_values(dataset.raw_mask(record)[0], target.with_suffix(".png"))
+        else:
+            labels = dataset.mask(record, image_hw(dataset, record))
+            save_values(np.where(labels == IGNORE, void, labels), target.with_suffix(".png"))
+
+    losses += write_pairs(dataset, out, save)
+    named = {v: index.classes[k] for v, k in sorted(table.items(), key=lambda item: item[1])} if plain else dict(enumerate(index.classes))
+    content: dict[str, Any] = {"classes": {str(v): n for v, n in named.items()}, "ignore": list(index.ignore) if plain else [void]}
+    if plain and index.mask_nearest and index.mask_colors is None:
+        content["nearest"] = True
+    (out / TABLE_NAMES[0]).write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    return losses
+
+
+def write_pairs(dataset: Dataset, out: Path, save: Callable[[Record, Path], None]) -> list[str]:
+    """Copy the images that have a mask to ``images/[split/]`` and call ``save(record, masks/[split/]name)``; gives what is lost."""
     names = file_names(dataset, flat=True)
+    by_split = splits_of(dataset)
     seen: set[int] = set()
     without = twice = 0
-    for split, members in splits_of(dataset).items():
+    for split, members in by_split.items():
         for number in members:
-            record = index.records[number]
+            record = dataset.index.records[number]
             if record.mask is None:
                 without += 1
                 continue
@@ -148,22 +211,9 @@ def write(dataset: Dataset, out: Path) -> list[str]:
             copy_image(dataset, record, out / "images" / place)
             target = out / "masks" / place
             target.parent.mkdir(parents=True, exist_ok=True)
-            if plain and index.reader is None:
-                source = inside(index.root, record.mask, source=record.image_id)
-                shutil.copyfile(source, target.with_suffix(source.suffix))
-                continue
-            if plain:
-                raw = np.asarray(index.reader.mask(record))  # type: ignore[union-attr]
-            else:
-                raw = dataset.mask(record, image_hw(dataset, record))
-                raw = np.where(raw == IGNORE, void, raw)
-            _save(raw, target.with_suffix(".png"))
-    named = {v: index.classes[k] for v, k in sorted(table.items(), key=lambda item: item[1])} if plain else dict(enumerate(index.classes))
-    content: dict[str, Any] = {"classes": {str(v): n for v, n in named.items()}, "ignore": list(index.ignore) if plain else [void]}
-    if plain and index.mask_nearest:
-        content["nearest"] = True
-    (out / TABLE_NAMES[0]).write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    other = [name for name in splits_of(dataset) if name and not is_split(name)]
+            save(record, target)
+    losses = []
+    other = [name for name in by_split if name and not is_split(name)]
     if other:
         losses.append(f"the splits {', '.join(other)} are lost: only train, val, trainval, test have folders")
     if without:
@@ -173,12 +223,12 @@ def write(dataset: Dataset, out: Path) -> list[str]:
     return losses
 
 
-def _save(raw: np.ndarray, path: Path) -> None:
+def save_values(raw: np.ndarray, path: Path) -> None:
     """A grey PNG of 8 bits, or of 16 where the values need it."""
     Image.fromarray(raw.astype(np.uint8 if raw.max(initial=0) < 256 else np.uint16)).save(path, format="PNG")
 
 
-def _pairs(files: Files) -> dict[str, str]:
+def find_pairs(files: Files) -> dict[str, str]:
     """Mask of each image, by their names."""
     by_place: dict[tuple[str, str], list[str]] = {}
     for path in files.images:
@@ -292,32 +342,7 @@ def _class_table(
 
 def _sample_values(root: Path, masks: Sequence[str], problems: Problems) -> tuple[list[int], list[int]]:
     """Class values and stray values of masks picked evenly."""
-    totals: dict[int, int] = {}
-    images: dict[int, int] = {}
-    first: DataError | None = None
-    pixels = read = 0
-    step = 1
-    for k, path in enumerate(masks):
-        if k % step:
-            continue
-        try:
-            raw = read_mask(inside(root, path, source=root))
-        except DataError as error:
-            first = first or error
-            problems.add("masks that cannot be read", root / path, error.problem, hint=error.hint)
-            continue
-        if not read:
-            step = max(1, -(-len(masks) * raw.size // SAMPLE_PIXELS))
-        values, counts = np.unique(raw, return_counts=True)
-        for value, count in zip(values.tolist(), counts.tolist(), strict=True):
-            totals[value] = totals.get(value, 0) + count
-            images[value] = images.get(value, 0) + 1
-        pixels, read = pixels + raw.size, read + 1
-        if pixels > 2 * SAMPLE_PIXELS:
-            break
-    if not read:
-        raise first or DataError(root, "holds no mask that can be read")
-    kept = sorted(v for v in totals if totals[v] >= _STRAY_SHARE * pixels or images[v] >= _STRAY_MASKS * read)
+    totals, kept = sample_masks(root, masks, problems, read_mask)
     strays = sorted(totals.keys() - set(kept))
     if len(strays) < 4 or len(kept) < 2 or min(np.diff(kept)) < _GREY_STEP:
         kept, strays = sorted(totals), []
@@ -325,3 +350,45 @@ def _sample_values(root: Path, masks: Sequence[str], problems: Problems) -> tupl
         hint = "name the classes and their values in classes.json"
         raise DataError(root, f"the masks hold {len(kept)} values from {kept[0]} to {kept[-1]}: no classes", hint=hint)
     return kept, strays
+
+
+def sample_masks(
+    root: Path, masks: Sequence[str], problems: Problems, read: Callable[[Path], np.ndarray]
+) -> tuple[dict[int, int], list[int]]:
+    """Pixels of each value in masks picked evenly, and the values, sorted, that are not rare (:data:`RARE_SHARE`).
+
+    Args:
+        read: gives the values of a mask; only its 4096 most frequent ones count.
+
+    Raises:
+        DataError: no mask can be read.
+    """
+    totals: dict[int, int] = {}
+    images: dict[int, int] = {}
+    first: DataError | None = None
+    pixels = count = 0
+    step = 1
+    for k, path in enumerate(masks):
+        if k % step:
+            continue
+        try:
+            raw = read(inside(root, path, source=root))
+        except DataError as error:
+            first = first or error
+            problems.add("masks that cannot be read", root / path, error.problem, hint=error.hint)
+            continue
+        if not count:
+            step = max(1, -(-len(masks) * raw.size // SAMPLE_PIXELS))
+        values, counts = np.unique(raw, return_counts=True)
+        if len(values) > 4096:
+            most = np.sort(np.argpartition(counts, -4096)[-4096:])
+            values, counts = values[most], counts[most]
+        for value, number in zip(values.tolist(), counts.tolist(), strict=True):
+            totals[value] = totals.get(value, 0) + number
+            images[value] = images.get(value, 0) + 1
+        pixels, count = pixels + raw.size, count + 1
+        if pixels > 2 * SAMPLE_PIXELS:
+            break
+    if not count:
+        raise first or DataError(root, "holds no mask that can be read")
+    return totals, sorted(v for v in totals if totals[v] >= RARE_SHARE * pixels or images[v] >= RARE_MASKS * count)

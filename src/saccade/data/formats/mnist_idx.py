@@ -32,6 +32,7 @@ from saccade.types.errors import DataError
 NAME = "idx"
 TITLE = "MNIST idx"
 TASKS = ("classify",)
+HOLDS = frozenset({"label"})
 
 _FILE = re.compile(r"(?P<prefix>.*?)[-_.]?(?P<what>images|labels)[-_.]idx(?P<dims>\d)[-_.]ubyte(?:\.gz)?", re.IGNORECASE)
 _GZIP_RATIO = 1100  # deflate reaches 1032 : 1
@@ -144,7 +145,7 @@ def write(dataset: Dataset, out: Path) -> list[str]:
     Raises:
         DataError: the images differ in size, or there are over 256 classes.
     """
-    losses = count_losses(dataset, TITLE, {"label"})
+    losses = count_losses(dataset, TITLE, set(HOLDS))
     if len(dataset.classes) > 256:
         raise DataError(dataset.index.root, f"has {len(dataset.classes)} classes; idx labels are bytes: 256 at most")
     coloured = unlabelled = 0

@@ -8,9 +8,12 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from saccade.data.formats.files import read_json, read_text
 from saccade.data.images import is_image_name
@@ -30,6 +33,7 @@ MASK_FOLDERS = ("masks", "mask", "annotations", "annotation", "annot", "labels",
 """Folders, in lower case, that hold the pictures and the class masks of one set."""
 
 _JUNK = frozenset(["thumbs.db", "desktop.ini", "__macosx"])
+_MAX_LINE = 2**20
 
 
 class Problems:
@@ -98,25 +102,128 @@ def walk(root: Path, problems: Problems, *, deep: bool = True) -> Files:
     return files
 
 
+class Look(NamedTuple):
+    """Names in a folder, sorted: for recognition, not for reading."""
+
+    folders: list[str]
+    files: list[str]
+
+
+_looks: ContextVar[dict[str, Look] | None] = ContextVar("looks", default=None)
+
+
+@contextmanager
+def shared_looks() -> Iterator[None]:
+    """Within it :func:`look` lists a folder once, however many formats look at it."""
+    token = _looks.set({})
+    try:
+        yield
+    finally:
+        _looks.reset(token)
+
+
+def look(folder: str | Path) -> Look:
+    """What lies directly in a folder (nothing when it is none); hidden names, links to folders and names that are not UTF-8 left out."""
+    cache = _looks.get()
+    key = os.fspath(folder)
+    if cache is not None and key in cache:
+        return cache[key]
+    folders: list[str] = []
+    files: list[str] = []
+    try:
+        with os.scandir(key) as entries:
+            for entry in entries:
+                name = entry.name
+                if name[0] == "." or name.lower() in _JUNK or not (name.isascii() or _speakable(name)):
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(name)
+                elif not (entry.is_symlink() and entry.is_dir()):
+                    files.append(name)
+    except OSError:  # no folder, no permission: nothing to recognise
+        pass
+    found = Look(sorted(folders), sorted(files))
+    if cache is not None:
+        cache[key] = found
+    return found
+
+
+def glimpse(root: Path, most: int = 1000) -> Files:
+    """As :func:`walk`, for recognition: of each folder the first ``most`` files, and about 20 times as many in all."""
+    files, todo = Files([], []), [""]
+    while todo and len(files.images) + len(files.others) < 20 * most:
+        folder = todo.pop()
+        found = look(root / folder)
+        for name in found.files[:most]:
+            (files.images if is_image_name(name) else files.others).append(folder + name)
+        todo += [f"{folder}{name}/" for name in reversed(found.folders) if not is_image_name(name)]
+    files.images.sort()
+    files.others.sort()
+    return files
+
+
+def head(root: Path, name: str, size: int = 1 << 14) -> bytes:
+    """The first bytes of a file below the root; nothing when it cannot be read or leaves the root."""
+    path = root / name
+    try:
+        if not path.is_file() or (path.is_symlink() and not _inside(path, root.resolve())):
+            return b""
+        with path.open("rb") as file:
+            return file.read(size)
+    except OSError:
+        return b""
+
+
+def text_lines(path: Path) -> Iterator[str]:
+    """Lines of a UTF-8 text with their ends, one at a time: a list of a gigabyte takes no memory.
+
+    Raises:
+        DataError: it is no UTF-8 text, cannot be read, or a line has no end.
+    """
+    number = 0
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            while line := file.readline(_MAX_LINE):
+                number += 1
+                if len(line) == _MAX_LINE:
+                    raise DataError(path, f"has a line of more than {_MAX_LINE >> 20} million characters: no list", where=f"line {number}")
+                yield line
+    except UnicodeDecodeError:
+        raise DataError(path, "is not UTF-8 text", where=f"after line {number}", hint="save it as UTF-8") from None
+    except OSError as error:
+        raise DataError(path, f"cannot be read: {error.strerror or error}") from None
+
+
+def csv_rows(path: Path, delimiter: str = ",") -> Iterator[tuple[int, list[str]]]:
+    """Rows of a CSV file that are not empty, with the number of their last line, one at a time.
+
+    Raises:
+        DataError: as :func:`text_lines`, or it is no CSV.
+    """
+    reader = csv.reader(text_lines(path), delimiter=delimiter)
+    try:
+        for row in reader:
+            if any(cell.strip() for cell in row):
+                yield reader.line_num, row
+    except csv.Error as error:
+        raise DataError(path, f"is no CSV: {error}", where=f"line {reader.line_num}") from None
+
+
 def holds_image(folder: Path) -> bool:
     """Whether a file named like an image lies anywhere below; stops at the first. Links to folders are not followed."""
-    for _, folders, names in os.walk(folder):
-        folders[:] = [f for f in folders if not f.startswith(".") and not is_image_name(f)]
-        if any(is_image_name(n) and not n.startswith(".") for n in names):
+    todo = [os.fspath(folder)]
+    while todo:
+        place = todo.pop()
+        found = look(place)
+        if any(map(is_image_name, found.files)):
             return True
+        todo += [os.path.join(place, f) for f in reversed(found.folders) if not is_image_name(f)]
     return False
 
 
 def folders_of(root: Path) -> list[str]:
     """Names of the folders in a folder, sorted; hidden ones, links and names that are not UTF-8 left out."""
-    if not root.is_dir():
-        return []
-    with os.scandir(root) as entries:
-        return sorted(
-            e.name
-            for e in entries
-            if e.is_dir(follow_symlinks=False) and not e.name.startswith(".") and e.name.lower() not in _JUNK and _speakable(e.name)
-        )
+    return look(root).folders
 
 
 def plain_path(text: str) -> str | None:

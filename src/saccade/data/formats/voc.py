@@ -29,6 +29,7 @@ import numpy as np
 
 from saccade.data.dataset import Dataset
 from saccade.data.formats import files as fs
+from saccade.data.formats.scan import look
 from saccade.data.images import image_size
 from saccade.data.records import DataIndex, PackedRecords, Record
 from saccade.types.errors import DataError
@@ -36,6 +37,7 @@ from saccade.types.errors import DataError
 NAME = "voc"
 TITLE = "Pascal VOC XML"
 TASKS = ("detect",)
+HOLDS = frozenset({"boxes"})
 
 _LIMIT = 1e7
 
@@ -54,15 +56,13 @@ def _discover(root: Path) -> list[tuple[str, list[Path]]]:
     for name in ("Annotations", "annotations", "xml", "labels", "."):
         if files := _xml_files(root / name):
             return [(name, files)]
-    groups = [(p.name, _xml_files(p)) for p in sorted(root.iterdir()) if p.is_dir()]
+    groups = [(name, _xml_files(root / name)) for name in look(root).folders]
     return [g for g in groups if g[1]]
 
 
 def _xml_files(folder: Path) -> list[Path]:
     """The XML files, if one of the first few has <annotation> as its root."""
-    if not folder.is_dir():
-        return []
-    files = sorted(p for p in folder.iterdir() if p.suffix.lower() == ".xml")
+    files = [folder / name for name in look(folder).files if name.lower().endswith(".xml")]
     return files if any(_is_annotation(p) for p in files[:10]) else []
 
 
@@ -131,19 +131,7 @@ def read(root: Path, *, one_based: bool = False) -> DataIndex:
 
 
 def _parse(path: Path) -> Element:
-    from defusedxml import DefusedXmlException
-    from defusedxml.ElementTree import fromstring
-
-    try:
-        if path.stat().st_size > fs.MAX_TEXT:
-            raise DataError(path, f"is larger than {fs.MAX_TEXT >> 20} MB: not one image's annotation")
-        tree = fromstring(path.read_bytes())
-    except OSError as error:
-        raise DataError(path, f"cannot be read: {error.strerror or error}") from None
-    except DefusedXmlException as error:
-        raise DataError(path, f"asks for XML entities or external files, which are refused ({type(error).__name__})") from None
-    except (SyntaxError, ValueError, LookupError, RecursionError, MemoryError) as error:  # ParseError is a SyntaxError
-        raise DataError(path, f"is not XML: {error}") from None
+    tree = fs.read_xml(path)
     if tree.tag != "annotation":
         raise DataError(path, f"is not VOC: its root is <{tree.tag}>, not <annotation>")
     return tree
@@ -285,7 +273,7 @@ def write(dataset: Dataset, out: Path) -> list[str]:
     Numbers are written as edges (see the module), whole ones without a point. Reading it back gives the same boxes.
     """
     names = fs.file_names(dataset, flat=True)
-    lost = fs.count_losses(dataset, TITLE, {"boxes"})
+    lost = fs.count_losses(dataset, TITLE, set(HOLDS))
     records = dict(fs.unique_records(dataset))
     renamed = sum(Path(names[i]).stem != r.image_id for i, r in records.items())
     if renamed:

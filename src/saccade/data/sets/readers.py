@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from saccade.data.formats import imagefolder, mnist_idx, voc
+from saccade.data.formats import cifar_bin, imagefolder, mnist_idx, voc
 from saccade.data.formats.files import read_text
 from saccade.data.images import read_image
 from saccade.data.records import DataIndex, ImageReader, PackedRecords, Record, inside
@@ -16,7 +16,6 @@ from saccade.types.errors import DataError, UsageError
 WBC_PARTS = ("background", "cytoplasm", "nucleus")
 WBC_CELLS = ("neutrophil", "lymphocyte", "monocyte", "eosinophil", "basophil")
 FASHION = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
-CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 CAMVID = ("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist")
 
 
@@ -88,7 +87,12 @@ def fashion_mnist(root: Path) -> DataIndex:
 
 def cifar10(root: Path) -> DataIndex:
     """The binary version (``data_batch_1.bin`` ...), or folders ``train/CLASS`` and ``test/CLASS`` of pictures."""
-    return _cifar_binary(root) if any(root.glob("*.bin")) else imagefolder.read(root)
+    if not any(root.glob("*.bin")):
+        return imagefolder.read(root)
+    index = cifar_bin.read(root)
+    if index.problems:  # a fetched set is whole
+        raise index.problems[0]
+    return index
 
 
 def camvid(root: Path) -> DataIndex:
@@ -154,65 +158,3 @@ def _with_pictures(index: DataIndex, pictures: DataIndex, folder: str) -> DataIn
     index.reader = MixedReader(index.root, index.reader)
     index.reason = f"{shift} PNG in {folder}, and {index.reason}"
     return index
-
-
-_CIFAR_ROW = 1 + 3 * 32 * 32
-
-
-class CifarReader:
-    """Pixels of CIFAR's binary files by the key ``file#number``; the files stay on the disk."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self._files: dict[str, np.ndarray] = {}
-
-    def rows(self, name: str) -> np.ndarray:
-        """(N, 3073) uint8: the label, then 32 x 32 red, green and blue values."""
-        if name not in self._files:
-            path = self.root / name
-            size = path.stat().st_size
-            if size == 0 or size % _CIFAR_ROW:
-                raise DataError(path, f"holds {size} bytes, no multiple of {_CIFAR_ROW}: truncated or no CIFAR-10")
-            self._files[name] = np.memmap(path, dtype=np.uint8, mode="r", shape=(size // _CIFAR_ROW, _CIFAR_ROW))
-        return self._files[name]
-
-    def image(self, record: Record) -> np.ndarray:
-        """(32, 32, 3) uint8."""
-        name, _, number = record.path.rpartition("#")
-        return np.ascontiguousarray(self.rows(name)[int(number), 1:].reshape(3, 32, 32).transpose(1, 2, 0))
-
-    def mask(self, record: Record) -> np.ndarray:
-        """CIFAR holds no masks."""
-        raise DataError(self.root, "CIFAR-10 holds no masks")
-
-    def __getstate__(self) -> dict[str, object]:
-        return {"root": self.root, "_files": {}}
-
-
-def _cifar_binary(root: Path) -> DataIndex:
-    reader = CifarReader(root)
-    records: list[Record] = []
-    splits = {}
-    files = {"train": sorted(p.name for p in root.glob("data_batch_*.bin")), "test": [p.name for p in root.glob("test_batch.bin")]}
-    for split, names in files.items():
-        start = len(records)
-        for name in names:
-            labels = reader.rows(name)[:, 0]
-            if labels.max() >= len(CIFAR10):
-                raise DataError(root / name, f"holds the label {labels.max()}, known are 0 to {len(CIFAR10) - 1}")
-            first = len(records) - start
-            records += [Record(f"{name}#{k}", f"{split}/{first + k}", (32, 32), int(v)) for k, v in enumerate(labels.tolist())]
-        if len(records) > start:
-            splits[split] = np.arange(start, len(records))
-    if not records:
-        raise DataError(root, "holds neither data_batch_*.bin nor test_batch.bin")
-    return DataIndex(
-        "cifar",
-        root,
-        list(CIFAR10),
-        PackedRecords(records),
-        splits=splits,
-        tasks=("classify",),
-        reason="CIFAR-10's binary files",
-        reader=reader,
-    )
