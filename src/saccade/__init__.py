@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from saccade.types.errors import DataError, SaccadeError, UsageError
     from saccade.types.recipe import Recipe
     from saccade.workflows.evaluate import evaluate
+    from saccade.workflows.inspect import inspect
     from saccade.workflows.models import list_models, model_info
     from saccade.workflows.predict import load, predict
     from saccade.workflows.train import resume, train
@@ -38,6 +39,7 @@ _WHERE = {
     "train": "saccade.workflows.train",
     "resume": "saccade.workflows.train",
     "evaluate": "saccade.workflows.evaluate",
+    "inspect": "saccade.workflows.inspect",
     "predict": "saccade.workflows.predict",
     "load": "saccade.workflows.predict",
     "Run": "saccade.engine.run",
@@ -56,6 +58,7 @@ __all__ = [
     "UsageError",
     "create_model",
     "evaluate",
+    "inspect",
     "list_models",
     "load",
     "load_data",

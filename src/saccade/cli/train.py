@@ -29,6 +29,7 @@ def train(
     accelerator: Annotated[str, typer.Option("--accelerator", help="auto, cpu, gpu, mps, tpu.")] = "auto",
     strategy: Annotated[str, typer.Option("--strategy", help="Lightning's strategy: auto, ddp, fsdp ...")] = "auto",
     workers: o.Workers = None,
+    allow_leaks: Annotated[bool, typer.Option("--allow-leaks", help="Train although images stand in two splits.")] = False,
     strict: o.Strict = False,
     as_json: o.Json = False,
 ) -> None:
@@ -58,7 +59,7 @@ def train(
         run = workflow.train(
             model, data, out=out, folder=folder, format=format, split_file=split_file, train_split=train_split, val_split=val_split,
             seed=seed, pretrained=pretrained, weights=weights, devices=devices, accelerator=accelerator, strategy=strategy,
-            workers=workers, config=config, options=parse_sets(sets or []), epochs=epochs,
+            workers=workers, config=config, options=parse_sets(sets or []), allow_leaks=allow_leaks, epochs=epochs,
         )  # fmt: skip
     if as_json:
         o.emit({"folder": str(run.folder), "metrics": run.metrics})

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,12 +16,17 @@ from saccade.data.dataset import Dataset
 from saccade.data.formats.files import read_json, read_text, split_name
 from saccade.data.records import DataIndex, Record
 from saccade.types.errors import DataError, UsageError, suggest
+from saccade.types.files import atomic
 
 NAMES = ("train", "val", "test")
 
 
 def make_splits(
-    data: DataIndex | Dataset, fractions: Sequence[float] | Mapping[str, float] = (0.7, 0.15, 0.15), seed: int = 0
+    data: DataIndex | Dataset,
+    fractions: Sequence[float] | Mapping[str, float] = (0.7, 0.15, 0.15),
+    seed: int = 0,
+    *,
+    groups: Sequence[int] | np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
     """Divide the images into train, val and test (or other names), stratified, the same on every machine.
 
@@ -35,6 +42,8 @@ def make_splits(
         data: an index, or a data set to divide further.
         fractions: for train, val, test (two: train, val), or by name; at least 0, sum 1.
         seed: another seed gives another division.
+        groups: (N,) a number for every image of ``data`` (patients, films, near duplicates): images of one number stay together.
+            Classes are dealt out as evenly as the groups allow.
 
     Returns:
         Numbers of records in the index (as ``DataIndex.splits``), ascending, by split.
@@ -49,6 +58,14 @@ def make_splits(
     index = data.index if isinstance(data, Dataset) else data
     numbers = np.unique(data.indices) if isinstance(data, Dataset) else np.arange(len(index))
     records = [index.records[int(i)] for i in numbers]
+    if groups is not None:
+        given = np.asarray(groups)
+        if given.shape != (len(data),):
+            raise UsageError(f"{len(data)} images need {len(data)} group numbers, not {given.shape}")
+        if isinstance(data, Dataset):
+            given = given[np.unique(data.indices, return_index=True)[1]]
+        owner = _deal_groups(records, len(index.classes), given, values, seed)
+        return {name: numbers[owner == s] for s, name in enumerate(shares)}
     strata = _strata(records, len(index.classes))
     order = sorted(range(len(records)), key=lambda k: _hash(seed, records[k].image_id))
     sizes = np.bincount(strata, minlength=1)
@@ -70,6 +87,88 @@ def make_splits(
             dealt[largest] -= 1
             dealt[split] += 1
     return {name: numbers[owner == s] for s, name in enumerate(shares)}
+
+
+def make_folds(data: DataIndex | Dataset, k: int, seed: int = 0, *, groups: Sequence[int] | np.ndarray | None = None) -> list[np.ndarray]:
+    """Divide the images into k folds of equal size, stratified as :func:`make_splits` does.
+
+    Returns:
+        k ascending arrays of numbers of records, which together are all images.
+
+    Raises:
+        UsageError: fewer than two folds, or more than images (or groups).
+    """
+    units = len(data) if groups is None else len(set(np.asarray(groups).tolist()))
+    if not 2 <= k <= units:
+        raise UsageError(f"{k} folds cannot be made of {units} {'images' if groups is None else 'groups'}: choose 2 to {units}")
+    return list(make_splits(data, {f"fold{i + 1}": 1 / k for i in range(k)}, seed, groups=groups).values())
+
+
+def group_numbers(data: Dataset, pattern: str) -> np.ndarray:
+    """(N,) int64 group of every image by its path: ``"folder"`` takes the folder, else a regular expression (its first group, or all).
+
+    An image that the expression does not match is a group of its own.
+
+    Raises:
+        UsageError: a broken expression, or one that matches no image.
+    """
+    try:
+        expression = None if pattern == "folder" else re.compile(pattern)
+    except re.error as error:
+        raise UsageError(f"{pattern!r} is no regular expression: {error}") from None
+    keys: list[str] = []
+    for i, record in enumerate(data.map_records(lambda r: r)):
+        if expression is None:
+            keys.append(record.path.rpartition("/")[0])
+        else:
+            match = expression.search(record.path)
+            keys.append(f"\x00{i}" if match is None else match[1 if expression.groups else 0] or "")
+    if expression is not None and all(key.startswith("\x00") for key in keys):
+        raise UsageError(f"{pattern!r} matches no path such as {data.record(0).path!r}")
+    return np.unique(keys, return_inverse=True)[1].astype(np.int64)
+
+
+def write_split_file(path: str | Path, splits: Mapping[str, np.ndarray], index: DataIndex) -> Path:
+    """A JSON file of image ids by split, which ``--split-file`` and :func:`read_split_file` take."""
+    path = Path(path)
+    content = {name: [index.records[int(i)].image_id for i in members] for name, members in splits.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps(content, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
+    return path
+
+
+def _deal_groups(records: list[Record], classes: int, groups: np.ndarray, shares: np.ndarray, seed: int) -> np.ndarray:
+    """(N,) split of every image; images of a group together.
+
+    Greedy least squares: a split shall get its share of the images that show each class, and of all images. Groups are dealt out
+    from those that hold the largest part of some class on, each to the split where it lowers the sum over the classes of the squared
+    relative error most. (Iterative stratification, Sechidis et al. 2011, deals by one class at a time, which mixed groups defeat.)
+    """
+    numbers, unit = np.unique(groups, return_inverse=True)
+    table = np.zeros((len(numbers), classes + 1))  # images that show a class, by group; last: all images
+    for k, record in enumerate(records):
+        shown = np.unique(record.labels) if record.label is None and record.labels is not None else record.label
+        if shown is not None:
+            table[unit[k], shown] += 1
+        table[unit[k], -1] += 1
+    table /= np.maximum(table.sum(0), 1)  # parts of each class
+    first = {int(u): records[k].image_id for k, u in reversed(list(enumerate(unit)))}
+    order = sorted(range(len(numbers)), key=lambda g: (-table[g].max(), -table[g, -1], _hash(seed, first[g])))
+    lacks = np.repeat(shares[:, None], classes + 1, axis=1)
+    owner = np.zeros(len(numbers), dtype=np.int64)
+    for g in order:
+        gain = lacks @ table[g]  # (lacks - part)^2 falls by 2 lacks part - part^2
+        gain[shares == 0] = -np.inf
+        owner[g] = gain.argmax()
+        lacks[owner[g]] -= table[g]
+    for split in np.flatnonzero(shares > 0):  # an empty split takes the smallest group of a split that has several
+        if not (owner == split).any():
+            held = np.bincount(owner, minlength=len(shares))
+            spare = [g for g in order[::-1] if held[owner[g]] > 1]
+            if spare:
+                owner[spare[0]] = split
+    return owner[unit]
 
 
 def _hash(seed: int, image_id: str) -> bytes:

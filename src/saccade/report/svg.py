@@ -85,3 +85,29 @@ def matrix(title: str, values: Sequence[Sequence[float]], names: Sequence[str]) 
         cells = "".join(f'<td style="--share:{v / total:.3f}" class="cell">{v:g}</td>' for v in row)
         rows.append(f'<tr><th scope="row">{html.escape(str(name))}</th>{cells}</tr>')
     return f'<div class="scroll"><table class="matrix"><caption>{html.escape(title)}: rows truth, columns prediction</caption><tr><th></th>{head}</tr>{"".join(rows)}</table></div>'
+
+
+def bars(title: str, counts: Sequence[float], span: tuple[float, float], *, x: str = "") -> str:
+    """A histogram: ``counts`` of equal bins over ``span``."""
+    if not counts or not any(counts):
+        return ""
+    ticks_y = nice_ticks(0, max(counts))
+    top, plot_w, plot_h = ticks_y[-1], WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
+    step = plot_w / len(counts)
+    out = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{html.escape(title)}: {sum(counts):g} in {len(counts)} bins">']
+    for tick in ticks_y:
+        y = HEIGHT - BOTTOM - tick / top * plot_h
+        out.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" class="grid"/>')
+        out.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{tick:.4g}</text>')
+    for k, count in enumerate(counts):
+        height = count / top * plot_h
+        out.append(
+            f'<rect x="{LEFT + k * step + 0.5:.1f}" y="{HEIGHT - BOTTOM - height:.1f}" width="{max(step - 1, 0.5):.1f}" height="{height:.1f}" '
+            f'fill="{INKS[0]}"/>'
+        )
+    for tick in nice_ticks(*span):
+        if span[0] <= tick <= span[1]:
+            px = LEFT + (tick - span[0]) / (span[1] - span[0]) * plot_w
+            out.append(f'<text x="{px:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{tick:.4g}</text>')
+    out.append(f'<text x="{(WIDTH + LEFT) / 2}" y="{HEIGHT - 4}" text-anchor="middle">{html.escape(x)}</text></svg>')
+    return f"<figure><figcaption>{html.escape(title)}</figcaption>{''.join(out)}</figure>"

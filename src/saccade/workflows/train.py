@@ -29,6 +29,7 @@ from saccade.types.errors import DataError, UsageError
 from saccade.types.prediction import Prediction
 from saccade.types.recipe import Recipe
 from saccade.types.sample import Target
+from saccade.workflows.inspect import before_training
 
 
 def train(
@@ -51,6 +52,7 @@ def train(
     workers: int | None = None,
     config: str | Path | None = None,
     options: Mapping[str, Any] | None = None,
+    allow_leaks: bool = False,
     report: bool = True,
     say: Callable[[str], None] | None = None,
     **recipe: Any,
@@ -68,6 +70,7 @@ def train(
         pretrained, weights: start from published weights, or from a file.
         devices: more than one trains by DDP; the batch is shared out.
         config, options: YAML file, and dotted overrides such as ``{"model.size": 320, "recipe.lr": 1e-3}``.
+        allow_leaks: train although an image of the training split is in another split too, byte for byte.
         report: write report.html.
         say: where progress lines go (default stderr).
         recipe: fields of :class:`saccade.Recipe` by name (``epochs=30``).
@@ -76,7 +79,7 @@ def train(
         A :class:`Run` with ``folder``, ``metrics`` and ``model``.
 
     Raises:
-        UsageError: unknown names, options or classes, before the first step.
+        UsageError: unknown names, options or classes, or leaks between splits, before the first step.
         DataError: unreadable data.
         Interrupted: SIGINT or SIGTERM, after a checkpoint was written.
 
@@ -97,6 +100,7 @@ def train(
     given = None if named else (data, validation)
     train_data, val_data = load_splits(settings, entry.task) if given is None else given  # before a folder is made
     task_class(entry.task).check_data(train_data)  # type: ignore[arg-type]
+    before_training(train_data, val_data, allow_leaks=allow_leaks, say=say or to_stderr)  # type: ignore[arg-type]
     built = build(settings, train_data, say or to_stderr)  # type: ignore[arg-type]
     prepare(built, resolved, train_data)  # type: ignore[arg-type]
     if not isinstance(built, (StagedModel, FittedModel)):
