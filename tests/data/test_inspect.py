@@ -182,7 +182,7 @@ def test_T2_train_refuses_leaks_unless_told(tmp_path):
             picture(tmp_path, f"data/{split}/b/{split}{k}.png", size=(32, 32), seed=1)
     (tmp_path / "data/val/a/copy.png").write_bytes((tmp_path / "data/train/a/train3.png").read_bytes())
     options = {"epochs": 1, "report": False, "out": tmp_path / "runs", "workers": 0}
-    with pytest.raises(UsageError, match=r"train3\.png.*--allow-leaks"):
+    with pytest.raises(UsageError, match=r"copy\.png.*train3\.png.*--allow-leaks"):
         saccade.train("lenet5", tmp_path / "data", **options)
     assert not (tmp_path / "runs").exists()
     said = []

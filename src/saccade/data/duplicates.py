@@ -30,6 +30,7 @@ import hashlib
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -265,6 +266,10 @@ def _likest(alike: Iterable[Pair], originals: np.ndarray) -> Iterable[Pair]:
     return best.values()
 
 
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _components(count: int, links: Iterable[tuple[int, int]]) -> np.ndarray:
     """(count,) int64: numbers of the connected parts of a graph."""
     ends = np.array(list(links), dtype=np.int64).reshape(-1, 2)
@@ -335,8 +340,7 @@ class _Looks:
 def _look(images: _Images, chosen: np.ndarray, workers: int | None, problems: list[DataError]) -> _Looks:
     """Decode the chosen images small, in order; broken ones go to the problems."""
     if workers is None:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        workers = min(cores, 8) if len(chosen) >= 300 else 0
+        workers = min(_cores(), 8) if len(chosen) >= 300 else 0
     subset = torch.utils.data.Subset(images, chosen.tolist())
     good: list[np.ndarray] = []
     parts = [_stack([])[0]]
@@ -481,14 +485,20 @@ def _near(looks: _Looks, radius: int, least: float, ways: Sequence[int], problem
     simple[ends] = np.concatenate([np.zeros(0), *(_spread(thumbs[ends[k : k + 256]]) for k in range(0, len(ends), 256))]) < SIMPLE
     strict |= simple[i] | simple[j]
     out: list[Pair] = []
-    for k in range(0, len(i), 256):
+
+    def look_again(k: int) -> np.ndarray:
         part = slice(k, k + 256)
         laid = np.stack([turned(thumbs[b], w) for b, w in zip(j[part], way[part], strict=True)])
-        score = likeness(thumbs[i[part]], laid)
-        for n in np.flatnonzero(score >= np.where(strict[part], max(STRICT, least), least)):
-            w, distance = int(way[k + n]), int(bits[k + n])
-            kind = f"near: {TURNS[w]}" if w else "near"
-            out.append(Pair(int(numbers[i[k + n]]), int(numbers[j[k + n]]), kind, distance, float(score[n])))
+        return likeness(thumbs[i[part]], laid)
+
+    starts = range(0, len(i), 256)
+    with ThreadPoolExecutor(_cores()) as pool:  # NumPy lets go of the interpreter in all that is slow here
+        for k, score in zip(starts, pool.map(look_again, starts), strict=True):
+            part = slice(k, k + 256)
+            for n in np.flatnonzero(score >= np.where(strict[part], max(STRICT, least), least)):
+                w, distance = int(way[k + n]), int(bits[k + n])
+                kind = f"near: {TURNS[w]}" if w else "near"
+                out.append(Pair(int(numbers[i[k + n]]), int(numbers[j[k + n]]), kind, distance, float(score[n])))
     return out
 
 

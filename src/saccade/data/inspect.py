@@ -54,7 +54,7 @@ class Finding:
         kind: short name, the same in every run ("broken image").
         level: "error", "warning" or "note".
         count: how often.
-        text: one line: what it is and what to do.
+        text: what these are and what to do, in a line.
         examples: the first places, as text.
         images: positions in the data set of the first images concerned.
     """
@@ -67,7 +67,7 @@ class Finding:
     images: list[int] = field(default_factory=list)
 
     def __str__(self) -> str:
-        return f"{self.level}: {self.kind}: {self.text}"
+        return f"{self.level}: {self.kind} ({self.count}): {self.text}"
 
 
 @dataclass
@@ -189,54 +189,54 @@ def _shown(data: Dataset, record: Record) -> str:
 
 
 def _finding(kind: str, level: str, hits: Sequence[tuple[int, str]], text: str) -> list[Finding]:
-    """A finding of (image position, place) hits, or nothing; ``{n}`` in the text is their number."""
+    """A finding of (image position, place) hits, or nothing."""
     if not hits:
         return []
     images = list(dict.fromkeys(i for i, _ in hits if i >= 0))[:EXAMPLES]
-    return [Finding(kind, level, len(hits), text.format(n=len(hits)), [place for _, place in hits[:EXAMPLES]], images)]
+    return [Finding(kind, level, len(hits), text, [place for _, place in hits[:EXAMPLES]], images)]
 
 
 def _problem_findings(data: Dataset) -> list[Finding]:
     """What the reader skipped or repaired."""
     hits = [(-1, str(p)) for p in data.index.problems]
-    return _finding("reader", "warning", hits, "{n} notes of reading: lines, objects or files that were skipped or repaired")
+    return _finding("reader", "warning", hits, "lines, objects or files that were skipped or repaired in reading")
 
 
 def _image_findings(names: list[str], records: list[Record], scanned: list[Scanned]) -> list[Finding]:
     broken = [(i, s.problem) for i, s in enumerate(scanned) if s.problem]
     seen = [(i, s.image, names[i]) for i, s in enumerate(scanned) if s.image is not None]
-    out = _finding("broken image", "error", broken, "{n} images cannot be decoded; training skips them: mend or remove them")
+    out = _finding("broken image", "error", broken, "images that cannot be decoded; training skips them: mend or remove them")
     masks = [(i, s.mask_problem) for i, s in enumerate(scanned) if s.mask_problem]
-    out += _finding("broken mask", "error", masks, "{n} masks cannot be used: another size than the image, or values of no class")
+    out += _finding("broken mask", "error", masks, "masks that cannot be used: another size than the image, or values of no class")
     wrong = [(i, f"{n}: is {f.format}") for i, f, n in seen if f.format and not _suits(n, f.format)]
     out += _finding(
-        "suffix", "note", wrong, "{n} files are of another kind than their suffix says; saccade reads the content, other tools may not"
+        "suffix", "note", wrong, "files of another kind than their suffix says; saccade reads the content, other tools may not"
     )
     turned = [(i, f"{n}: orientation {f.turn}") for i, f, n in seen if f.turn != 1]
     out += _finding(
-        "EXIF turn", "note", turned, "{n} photos are stored turned; they are shown upright, and annotations must be of the upright photo"
+        "EXIF turn", "note", turned, "photos that are stored turned; they are shown upright, and annotations must be of the upright photo"
     )
     blank = [(i, n) for i, f, n in seen if f.high - f.low <= 2]
-    out += _finding("blank image", "warning", blank, "{n} images are of a single colour")
+    out += _finding("blank image", "warning", blank, "images of a single colour")
     tiny = [(i, f"{n}: {f.width}x{f.height}") for i, f, n in seen if min(f.width, f.height) < TINY_IMAGE]
-    out += _finding("tiny image", "warning", tiny, f"{{n}} images have a side below {TINY_IMAGE} pixels")
+    out += _finding("tiny image", "warning", tiny, f"images with a side below {TINY_IMAGE} pixels")
     pages = [(i, f"{n}: {f.frames}") for i, f, n in seen if f.frames > 1]
-    out += _finding("several frames", "note", pages, "{n} files hold several frames or pages; the first is read")
+    out += _finding("several frames", "note", pages, "files of several frames or pages; the first is read")
     alpha = [(i, f"{n}: {f.mode}") for i, f, n in seen if f.mode in ("LA", "La", "PA", "RGBA", "RGBa")]
-    out += _finding("transparency", "note", alpha, "{n} images have an alpha channel, which is dropped")
+    out += _finding("transparency", "note", alpha, "images with an alpha channel, which is dropped")
     deep = [(i, f"{n}: {f.mode}") for i, f, n in seen if f.mode in ("I", "F") or f.mode.startswith("I;16")]
-    out += _finding("more than 8 bits", "note", deep, "{n} images have more than 8 bits a channel; they are scaled to 8")
+    out += _finding("more than 8 bits", "note", deep, "images of more than 8 bits a channel; they are scaled to 8")
     grey = [(i, n) for i, f, n in seen if f.mode in ("1", "L", "LA", "La", "I", "F") or f.mode.startswith("I;16")]
     if 0 < len(grey) < len(seen):
         few = grey if 2 * len(grey) <= len(seen) else [(i, n) for i, _, n in seen if i not in {k for k, _ in grey}]
         word = "grey, the others are in colour" if few is grey else "in colour, the others are grey"
-        out += _finding("mixed colour", "note", few, f"{{n}} images are {word}; models convert them alike")
+        out += _finding("mixed colour", "note", few, f"images that are {word}; models convert them alike")
     stated = [
         (i, f"{n}: states {records[i].size[1]}x{records[i].size[0]}, is {f.width}x{f.height}")  # type: ignore[index]
         for i, f, n in seen
         if records[i].size not in (None, (f.height, f.width))
     ]
-    text = "{n} annotations state another size than their image has: boxes may belong to a resized or turned copy"
+    text = "annotations that state another size than their image has: boxes may belong to a resized or turned copy"
     return out + _finding("size mismatch", "error", stated, text)
 
 
@@ -294,16 +294,16 @@ def _object_findings(data: Dataset, names: list[str], records: list[Record], sca
         "box outside",
         "error",
         outside,
-        "{n} boxes leave their image by more than a pixel: another image size, or another order of numbers?",
+        "boxes that leave their image by more than a pixel: another image size, or another order of numbers?",
     )
     out += _finding(
-        "double box", "warning", double, f"{{n}} pairs of boxes of one class overlap by IoU {DOUBLE:g} or more: labelled twice?"
+        "double box", "warning", double, f"pairs of boxes of one class with an IoU of {DOUBLE:g} or more: labelled twice?"
     )
     out += _finding(
-        "two classes", "warning", clash, f"{{n}} pairs of boxes of different classes stand on one place (IoU {CLASH:g} or more)"
+        "two classes", "warning", clash, f"pairs of boxes of different classes on one place (IoU {CLASH:g} or more)"
     )
-    out += _finding("tiny object", "note", tiny, f"{{n}} boxes have a side below {TINY_OBJECT:g} pixels")
-    return out + _finding("point outside", "warning", points_out, "{n} objects have visible key points outside their image")
+    out += _finding("tiny object", "note", tiny, f"boxes with a side below {TINY_OBJECT:g} pixels")
+    return out + _finding("point outside", "warning", points_out, "objects with visible key points outside their image")
 
 
 def _class_findings(data: Dataset, records: list[Record], scanned: list[Scanned] | None) -> list[Finding]:
@@ -313,10 +313,10 @@ def _class_findings(data: Dataset, records: list[Record], scanned: list[Scanned]
         return []
     absent = [(-1, name) for name, n in zip(data.classes, counts, strict=True) if n == 0]
     rare = [(-1, f"{name}: {n}") for name, n in zip(data.classes, counts, strict=True) if 0 < n < FEW]
-    out = _finding("absent class", "warning", absent, "{n} classes have no example: a name that is misspelt, or data left out?")
+    out = _finding("absent class", "warning", absent, "classes without an example: a name that is misspelt, or data left out?")
     if what != "pixels":
         out += _finding(
-            "rare class", "warning", rare, f"{{n}} classes have fewer than {FEW} {what}: no model learns them, no number on them is certain"
+            "rare class", "warning", rare, f"classes of fewer than {FEW} {what}: no model learns them, no number on them is certain"
         )
     present = counts[counts > 0]
     if len(present) > 1 and present.max() >= SKEW * present.min():
@@ -332,7 +332,7 @@ def _class_findings(data: Dataset, records: list[Record], scanned: list[Scanned]
         if here is not None and what != "pixels":
             lacking = [data.classes[int(k)] for k in np.flatnonzero((here == 0) & (counts > 0))]
             missing += [(-1, f"{split}: {name}") for name in lacking]
-    return out + _finding("class missing in a split", "warning", missing, "{n} times a class has no example in a split")
+    return out + _finding("class missing in a split", "warning", missing, "classes without an example in a split")
 
 
 def class_counts(data: Dataset, records: Iterable[Record], scanned: list[Scanned] | None) -> tuple[np.ndarray | None, str]:
@@ -363,14 +363,14 @@ def duplicate_findings(data: Dataset, found: Duplicates | None) -> list[Finding]
     positions = {int(n): i for i, n in enumerate(data.indices)}
     lost = quick_leaks(index) if found is None else leaks(index, found=found)
     hits = [(positions.get(leak.first, -1), str(leak)) for leak in lost]
-    text = "{n} images of one split stand in another split too"
+    text = "images of one split that stand in another split too"
     out = _finding("leak", "error", hits, text + (", as they are" if found is None else ", as they are or edited"))
     if found is None:
         return out
     groups = found.groups
     places = [(int(g[0]), " = ".join(_name(data, found, p) for p in g[:4]) + (" ..." if len(g) > 4 else "")) for g in groups]
     more = f" ({len(found.surplus())} images can go): saccade data dedupe lists them"
-    return out + _finding("duplicates", "warning", places, "{n} groups of images that are the same or edited copies" + more)
+    return out + _finding("duplicates", "warning", places, "groups of images that are the same or edited copies" + more)
 
 
 def _name(data: Dataset, found: Duplicates, position: int) -> str:

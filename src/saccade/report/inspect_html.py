@@ -60,7 +60,7 @@ def _finding(finding: Finding, data: Dataset) -> str:
     listed = f"<details><summary>where</summary><ul>{places}{more}</ul></details>" if places else ""
     shown = _sheet(data, finding.images[:8], f"images with {finding.kind}") if finding.images and finding.level != "note" else ""
     return (
-        f'<div class="{style}"><b>{finding.level}: {html.escape(finding.kind)}.</b> {html.escape(finding.text)}{listed}'
+        f'<div class="{style}"><b>{finding.level}: {html.escape(finding.kind)} ({finding.count}).</b> {html.escape(finding.text)}{listed}'
         + (f"<details><summary>pictures</summary>{shown}</details>" if shown else "")
         + "</div>"
     )

