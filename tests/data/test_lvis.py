@@ -237,3 +237,12 @@ def test_T1_lvis_write_then_read_gives_the_same(tmp_path_factory, made):
             for s, t in zip(a.segments, b.segments, strict=True):
                 assert (s is None) == (t is None)
                 assert s is None or np.array_equal(s[0], t[0])
+
+
+def test_T1_lvis_a_category_that_holds_a_segmentation_is_no_traceback(tmp_path):
+    """Found by the fuzzer: the reader packs the numbers of anything called segmentation."""
+    data = copy.deepcopy(VALID)
+    data["categories"][0]["segmentation"] = [[1, 2, 3, 4, 5, 6]]
+    index = lvis.read(make(tmp_path, data))
+    assert len(index) == 2
+    assert write_data(Dataset(index), tmp_path / "out", "lvis") is not None

@@ -59,10 +59,10 @@ def _is_large(path: Path) -> bool:
 
 
 def _can_be_written(value: Any) -> bool:
-    """Whether strict JSON can hold it: no NaN, not nested without end."""
+    """Whether strict JSON can hold it: no NaN, not nested without end, no list of numbers that the reader has packed."""
     try:
         return bool(json.dumps(value, allow_nan=False))
-    except (ValueError, RecursionError):
+    except (TypeError, ValueError, RecursionError):
         return False
 
 
