@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -40,42 +40,38 @@ def evaluate(
     from saccade.workflows import evaluate as workflow
 
     part = None if split in ("all", "") else split
-    settings = o.settings(EVALUATION, score, iou, max_detections)
-    if workflow.is_predictions(what):
-        metrics = workflow.evaluate(
-            what, data, split=part, format=format, split_file=split_file, score=settings.score, iou=settings.iou,
-            max_detections=settings.max_detections, predictions_format=predictions_format,
-        )  # fmt: skip
-        skipped: dict[str, str] = {}
-        head = f"{what} against {data}"
-    else:
-        result = workflow.evaluate_fully(
-            what, data, split=part, format=format, split_file=split_file, settings=settings, batch_size=batch_size, workers=workers,
-            device=o.pick_device(device),
-        )  # fmt: skip
-        metrics, skipped = result.metrics, result.skipped
-        head = f"{what} on {result.images} images of {data} ({split}), {result.seconds:.1f} s"
+    result = workflow.evaluate_fully(
+        what, data, split=part, format=format, split_file=split_file, settings=o.settings(EVALUATION, score, iou, max_detections),
+        batch_size=batch_size, workers=workers, device=o.pick_device(device), predictions_format=predictions_format,
+    )  # fmt: skip
     if as_json:
-        o.emit(metrics)
+        o.emit(result.metrics | {"intervals": result.intervals})
     else:
-        show(head, metrics)
-    for message in skipped.values():
+        show(f"{what} on {result.images} images of {data} ({split}), {result.seconds:.1f} s", result.metrics, result.intervals)
+        show_errors(result.tables.get("errors"))
+    for message in result.skipped.values():
         print(f"saccade: skipped: {message}", file=sys.stderr)
-    if strict and skipped:
-        raise DataError(next(iter(skipped)), f"{len(skipped)} broken files were skipped")
+    if strict and result.skipped:
+        raise DataError(next(iter(result.skipped)), f"{len(result.skipped)} broken files were skipped")
 
 
-def show(head: str, metrics: dict[str, float]) -> None:
-    """Numbers of the whole set, then a row a class."""
+def show(head: str, metrics: dict[str, float], intervals: dict[str, tuple[float, float]]) -> None:
+    """Numbers of the whole set with their 95 % intervals, then a row a class."""
     import math
 
     def text(value: float) -> str:
         return f"{value:.4f}" if math.isfinite(value) else "absent"
 
+    def ends(key: str) -> str:
+        low, high = intervals.get(key, (math.nan, math.nan))
+        return f"  ({low:.3f} to {high:.3f})" if math.isfinite(low) else ""
+
     typer.echo(head)
+    if intervals:
+        typer.echo("  in brackets: the 95 % interval over the images")
     for key, value in metrics.items():
         if "/" not in key:
-            typer.echo(f"  {key:<28} {text(value)}")
+            typer.echo(f"  {key:<28} {text(value)}{ends(key)}")
     kinds = list(dict.fromkeys(k.partition("/")[0] for k in metrics if "/" in k))
     names = list(dict.fromkeys(k.partition("/")[2] for k in metrics if "/" in k))
     if names:
@@ -83,3 +79,12 @@ def show(head: str, metrics: dict[str, float]) -> None:
         typer.echo("  " + " " * width + "".join(f" {k:>12}" for k in kinds))
         for name in names:
             typer.echo(f"  {name:<{width}}" + "".join(f" {text(metrics.get(f'{k}/{name}', math.nan)):>12}" for k in kinds))
+
+
+def show_errors(errors: dict[str, Any] | None) -> None:
+    """A row a kind of detection error: what fixing it alone would gain, and how many there are."""
+    if not errors or errors["ap50"] is None:
+        return
+    typer.echo(f"  {'errors by kind (TIDE)':<28} gain of AP50  at score {errors['score']:g}")
+    for kind, gain in errors["gain"].items():
+        typer.echo(f"  {kind:<28} {gain:>+12.4f}  {errors['shown'].get(kind, ''):>12}")

@@ -12,6 +12,7 @@ import torch
 from saccade.data.dataset import Dataset
 from saccade.engine.loaders import eval_loader
 from saccade.metrics.base import Metric
+from saccade.metrics.bootstrap import intervals as bootstrap
 from saccade.models.base import AdversarialModel, Model
 from saccade.tasks.generate import generated_like, real_truths
 from saccade.tasks.table import task_class
@@ -32,6 +33,7 @@ class Evaluation:
         images: how many were scored; seconds: how long it took.
         skipped: broken files: path -> message.
         settings: score, IoU and cap.
+        intervals: of many metrics the low and high end of the 95 % interval over the images (:mod:`saccade.metrics.bootstrap`).
     """
 
     metrics: dict[str, float]
@@ -41,6 +43,7 @@ class Evaluation:
     seconds: float
     skipped: dict[str, str] = field(default_factory=dict)
     settings: DecodeSettings = EVALUATION
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
 
 
 def evaluate_model(
@@ -51,6 +54,7 @@ def evaluate_model(
     batch_size: int = 16,
     workers: int | None = None,
     watch: Callable[[Prediction, Target], None] | None = None,
+    intervals: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Predict every image once and score.
@@ -61,6 +65,7 @@ def evaluate_model(
         settings: score, IoU and cap for every model alike.
         batch_size, workers: for speed only.
         watch: sees each prediction with its truth (reports).
+        intervals: give 95 % intervals too (seconds at most).
         progress: called with (images done, all).
     """
     task = task_class(model.task)
@@ -86,7 +91,9 @@ def evaluate_model(
                 progress(done, len(data))
     if not done:
         raise DataError(data.index.root, "none of the images can be read", hint=next(iter(skipped.values()), ""))
-    return Evaluation(metric.compute(), metric.tables(), metric.main, done, time.perf_counter() - began, skipped, settings)
+    metrics, seconds = metric.compute(), time.perf_counter() - began
+    ends = bootstrap(metric) if intervals else {}
+    return Evaluation(metrics, metric.tables(), metric.main, done, seconds, skipped, settings, ends)
 
 
 def score_batch(model: Model, metric: Metric, batch: Any, settings: DecodeSettings) -> list[Prediction]:

@@ -1,4 +1,4 @@
-"""A run's folder: config.yaml, metrics.csv, checkpoints/, model/ (the bundle), run.json, report.html."""
+"""A run's folder: config.yaml, metrics.csv, checkpoints/, model/ (the bundle), run.json, report.html, metrics.json, scores.csv."""
 
 from __future__ import annotations
 

@@ -7,8 +7,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from saccade.metrics.bootstrap import Resampler, image_sums, mean_of, ratio
+from saccade.metrics.calibration import calibration_table
+from saccade.metrics.confused import confused_pairs
 from saccade.types.prediction import Classification
 from saccade.types.sample import Target
+
+Row = tuple[int, int, int, float, str, str, float]
+"""Of an image: truth, label, rank of the truth, score, id, path, squared distance of the scores from the truth (Brier)."""
 
 
 class ClassificationMetric:
@@ -34,7 +40,7 @@ class ClassificationMetric:
         self.classes = list(classes)
         self.top = tuple(k for k in top if k < len(self.classes))
         self.bins = bins
-        self._rows: list[tuple[int, int, int, float, str, str]] = []  # truth, label, rank of the truth, score, id, path
+        self._rows: list[Row] = []
 
     def update(self, predictions: Sequence[Classification], truths: Sequence[Target]) -> None:
         """Add images: ``prediction.scores`` (K,) probabilities, ``truth["label"]`` 0..K-1."""
@@ -46,7 +52,8 @@ class ClassificationMetric:
             # How many classes stand before the true one; NaN scores stand before everything: they are never right.
             rank = int((~(scores <= scores[label])).sum() + (scores[:label] == scores[label]).sum())
             image_id, path = truth.get("image_id", prediction.image_id), truth.get("path", prediction.path)
-            self._rows.append((label, best, rank, float(scores[best]), str(image_id), str(path)))
+            distance = float((scores.astype(np.float64) ** 2).sum() - 2 * scores[label] + 1)
+            self._rows.append((label, best, rank, float(scores[best]), str(image_id), str(path), distance))
 
     def confusion(self) -> np.ndarray:
         """(K, K) int64 images: rows are the truth, columns the prediction."""
@@ -57,46 +64,65 @@ class ClassificationMetric:
     def compute(self) -> dict[str, float]:
         """Flat named floats; see the class."""
         matrix = self.confusion()
-        right, true, found = matrix.diagonal(), matrix.sum(1), matrix.sum(0)
-        total = matrix.sum()
-        nan = np.full(len(self.classes), np.nan)
-        recall = np.divide(right, true, out=nan.copy(), where=true > 0)
-        precision = np.where(true > 0, 0.0, np.nan)
+        ranks = np.array([row[2] for row in self._rows], dtype=np.int64)
+        within = np.array([(ranks < k).sum() for k in self.top])
+        numbers = self._numbers(*(values[None] for values in (matrix.diagonal(), matrix.sum(1), matrix.sum(0), within)))
+        out = {name: float(values[0]) for name, values in numbers.items()}
+        whole = {name: value for name, value in out.items() if "/" not in name}
+        return whole | {"ece": self._calibration_error()} | out
+
+    def _numbers(self, right: np.ndarray, true: np.ndarray, found: np.ndarray, within: np.ndarray) -> dict[str, np.ndarray]:
+        """(B,) by name from images of each class: right, true and found (B, K), and those within each k of ``top`` (B, len(top))."""
+        total, there = true.sum(1), true > 0
+        precision = np.where(there, 0.0, np.nan)
         np.divide(right, found, out=precision, where=found > 0)
-        f1 = np.divide(2 * right, true + found, out=nan.copy(), where=true > 0)
-        ranks = np.array([row[2] for row in self._rows])
-        out = {"accuracy": float(right.sum() / total) if total else np.nan}
-        out |= {f"top{k}": float((ranks < k).mean()) if total else np.nan for k in self.top}
-        there = true > 0
-        means = {"balanced_accuracy": recall, "macro_precision": precision, "macro_recall": recall, "macro_f1": f1}
-        out |= {name: float(values[there].mean()) if total else np.nan for name, values in means.items()}
-        out["ece"] = self._calibration_error()
-        for k, name in enumerate(self.classes):
-            out |= {f"precision/{name}": float(precision[k]), f"recall/{name}": float(recall[k]), f"f1/{name}": float(f1[k])}
-        return out
+        by_class = {
+            "precision": precision,
+            "recall": ratio(right, true),
+            "f1": np.where(there, ratio(2 * right, true + found), np.nan),
+        }
+        out = {"accuracy": ratio(right.sum(1), total)}
+        out |= {f"top{k}": ratio(within[:, i], total) for i, k in enumerate(self.top)}
+        out["balanced_accuracy"] = mean_of(by_class["recall"], there)
+        out |= {f"macro_{name}": mean_of(values, there) for name, values in by_class.items()}
+        return out | {f"{name}/{label}": by_class[name][:, k] for k, label in enumerate(self.classes) for name in by_class}
+
+    def resampler(self, names: Sequence[str] | None = None) -> Resampler:
+        """For intervals: all numbers but ``ece``, a mean of absolute gaps, which every resample widens."""
+        label, best, rank = (np.array([row[i] for row in self._rows], dtype=np.int64) for i in range(3))
+        every, size = np.arange(len(label)), (len(label), len(self.classes))
+        right, true, found = (
+            image_sums(size[0], every, column, size[1], amount) for column, amount in ((label, label == best), (label, None), (best, None))
+        )
+        within = np.stack([rank < k for k in self.top], axis=1).astype(np.float64) if self.top else np.zeros((size[0], 0))
+        return Resampler(size[0], lambda w: self._numbers(w @ right, w @ true, w @ found, w @ within), size[1])
 
     def _calibration_error(self) -> float:
-        if not self._rows:
-            return float("nan")
         label, best, score = (np.array([row[i] for row in self._rows]) for i in (0, 1, 3))
-        if not np.isfinite(score).all():
-            return float("nan")
-        bins = np.clip(np.ceil(score * self.bins).astype(int) - 1, 0, self.bins - 1)  # bins are open below: (i, i + 1] / bins
-        gap = np.bincount(bins, weights=(label == best) - score, minlength=self.bins)
-        return float(np.abs(gap).sum() / len(score))
+        return calibration_table(score, label == best, bins=self.bins).get("ece", float("nan"))
 
     def tables(self) -> dict[str, Any]:
-        """``confusion`` (rows: truth) and ``images``: id, path, truth, label and score of each image."""
+        """``confusion`` (rows: truth), ``confused``: its largest pairs (:func:`saccade.metrics.confused.confused_pairs`), ``images``: id,
+        path, truth, label and score of each image, and ``calibration``.
+
+        ``calibration``: :func:`saccade.metrics.calibration.calibration_table` and ``brier``, the Brier score.
+        """
+        label, best, score, brier = (np.array([row[i] for row in self._rows]) for i in (0, 1, 3, 6))
+        calibration = calibration_table(score, label == best, bins=self.bins)
+        if calibration:
+            calibration["brier"] = float(brier.mean())
         images = [
             {"image_id": image_id, "path": path, "truth": label, "label": best, "score": score}
-            for label, best, _, score, image_id, path in self._rows
+            for label, best, _, score, image_id, path, _ in self._rows
         ]
-        return {"classes": self.classes, "confusion": self.confusion().tolist(), "images": images}
+        matrix = self.confusion()
+        out = {"classes": self.classes, "confusion": matrix.tolist(), "confused": confused_pairs(matrix, self.classes)}
+        return out | {"images": images, "calibration": calibration}
 
-    def state(self) -> list[tuple[int, int, int, float, str, str]]:
+    def state(self) -> list[Row]:
         """One row an image."""
         return self._rows
 
-    def merge(self, states: Sequence[list[tuple[int, int, int, float, str, str]]]) -> None:
+    def merge(self, states: Sequence[list[Row]]) -> None:
         """Replace the rows by the union of several processes'."""
         self._rows = [row for state in states for row in state]

@@ -17,6 +17,10 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
+from saccade.metrics.bootstrap import Ranking, Resampler, image_sums, mean_of, ratio
+from saccade.metrics.calibration import calibration_table
+from saccade.metrics.detection_errors import error_tables, find_errors
+from saccade.metrics.thresholds import by_class, threshold_table
 from saccade.types.prediction import Detection
 from saccade.types.recipe import EVALUATION, PREDICTION
 from saccade.types.sample import Target
@@ -80,7 +84,7 @@ class DetectionMetric:
         self.max_detections = sorted(set(max_detections))
         self.score = score
         self.images: list[DetectionImage] = []
-        self._matched: _Matches | None = None
+        self._matched: Matches | None = None
 
     def update(self, predictions: Sequence[Detection], truths: Sequence[Target]) -> None:
         """Add images.
@@ -118,12 +122,52 @@ class DetectionMetric:
             out["invalid_detections"] = float(matches.invalid)
         return out
 
+    def resampler(self, names: Sequence[str] | None = None) -> Resampler:
+        """For intervals: ``map map50 precision recall f1``, and by class; ``map`` is most of the work: name others to leave it out."""
+        m, p, size = self._matches(), _pairs(self._ordered(), len(self.classes)), len(self.classes)
+        count = len(m.images)
+        objects = image_sums(count, p.truth_image[~p.crowd], p.truth_labels[~p.crowd], size)
+        whole = names is None or any(name.partition("/")[0] == "map" for name in names)
+        levels = np.linspace(0.5, 0.95, 10) if whole else [0.5]
+        rankings = [self._rankings(p, level, count) for level in levels]
+        sure, real = m.scores >= self.score, ~(p.crowd | p.difficult)
+        right, found = (image_sums(count, m.image[keep], m.labels[keep], size) for keep in (sure & (m.hit >= 0), sure & ~m.ignored))
+        there = image_sums(count, p.truth_image[real], p.truth_labels[real], size)
+
+        def values(weights: np.ndarray) -> dict[str, np.ndarray]:
+            asked = weights @ objects
+            ap = np.full((len(rankings), len(weights), size), np.nan)
+            for level, ranked in enumerate(rankings):
+                for k, ranking in ranked.items():
+                    ap[level, :, k] = ranking.average_precision(weights, asked[:, k])
+            averages = {"map50": ap[0]} | ({"map": ap.mean(0)} if len(ap) > 1 else {})
+            out = {name: mean_of(value, asked > 0) for name, value in averages.items()}
+            tp, positive, true = weights @ right, weights @ found, weights @ there
+            rates = {"precision": (tp, positive), "recall": (tp, true), "f1": (2 * tp, positive + true)}
+            out |= {name: ratio(part.sum(1), whole.sum(1)) for name, (part, whole) in rates.items()}
+            averages |= {name: ratio(*pair) for name, pair in rates.items()}
+            return out | {f"{name}/{label}": value[:, k] for k, label in enumerate(self.classes) for name, value in averages.items()}
+
+        return Resampler(count, values, max((len(r.hits) for ranked in rankings for r in ranked.values()), default=0))
+
+    def _rankings(self, p: _Pairs, threshold: float, images: int) -> dict[int, Ranking]:
+        """By label with truth: COCO's detections at one IoU (difficult objects count, crowds do not)."""
+        hit, ignored = _hits(p, threshold, p.crowd)
+        keep = np.flatnonzero(~ignored & (p.rank < self.max_detections[-1]))
+        keep = keep[np.argsort(p.labels[keep], kind="stable")]
+        bounds = np.searchsorted(p.labels[keep], np.arange(len(self.classes) + 1))
+        rows = {int(k): keep[bounds[k] : bounds[k + 1]] for k in np.unique(p.truth_labels[~p.crowd])}
+        return {k: Ranking(images, p.image[mine], p.scores[mine], hit[mine] >= 0) for k, mine in rows.items()}
+
     def tables(self) -> dict[str, Any]:
         """For reports, at IoU 0.5.
 
         ``curves``: by class, at most 500 points ``recall``, ``precision``, ``score``; ``voc07_ap50``, ``voc_ap50``: by class, None where
         absent; ``images``: by image ``image_id``, ``path`` and, at the score threshold, the indices of its detections that are
-        ``true_positives`` and ``false_positives`` and of its objects ``missed``.
+        ``true_positives`` and ``false_positives`` and of its objects ``missed``; ``calibration`` of the scores
+        (:func:`saccade.metrics.calibration.calibration_table`); ``thresholds`` by class and of all ("")
+        (:func:`saccade.metrics.thresholds.threshold_table`); and the errors by kind, size and class
+        (:func:`saccade.metrics.detection_errors.error_tables`).
         """
         m = self._matches()
         curves, counts = {}, ~m.ignored
@@ -154,7 +198,13 @@ class DetectionMetric:
             one |= {name: m.position[rows][which & kept[rows]].tolist() for name, which in found.items()}
             missed = ~(seen[slice(*m.truth_start[i : i + 2])] | image.crowd | image.difficult)
             images.append(one | {"missed": np.flatnonzero(missed).tolist()})
-        return {"classes": self.classes, "score": self.score, "curves": curves, **voc, "images": images}
+        errors = error_tables(find_errors(m, len(self.classes), self.max_detections[-1]), self.classes, self.score)
+        right = m.hit[counts] >= 0
+        evidence = {
+            "calibration": calibration_table(m.scores[counts], right),
+            "thresholds": threshold_table(by_class(m.labels[counts], m.scores[counts], right, m.objects, self.classes)),
+        }
+        return {"classes": self.classes, "score": self.score, "curves": curves, **voc, "images": images, **evidence, **errors}
 
     def state(self) -> list[DetectionImage]:
         """The images, NumPy only."""
@@ -193,7 +243,7 @@ class DetectionMetric:
         """By image id, so that ties of score break alike whatever the order of arrival (pycocotools sorts ids too)."""
         return sorted(self.images, key=_id_key)
 
-    def _matches(self) -> _Matches:
+    def _matches(self) -> Matches:
         if self._matched is None:
             self._matched = _match(self._ordered(), len(self.classes))
         return self._matched
@@ -286,7 +336,7 @@ def _coco_eval(images: list[DetectionImage], present: np.ndarray, iou_type: str,
     return evaluation.eval["precision"], evaluation.eval["recall"]
 
 
-class _Matches(NamedTuple):
+class Matches(NamedTuple):
     """Detections of all images in a row, and what each belongs to at IoU 0.5."""
 
     images: list[DetectionImage]
@@ -294,6 +344,7 @@ class _Matches(NamedTuple):
     position: np.ndarray  # (D,) index in its image's prediction
     labels: np.ndarray
     scores: np.ndarray
+    rank: np.ndarray  # (D,) place by score among its image's and class's
     hit: np.ndarray  # (D,) number of the object matched, or -1
     ignored: np.ndarray  # (D,) bool: belongs to a crowd or a difficult object
     truth_start: np.ndarray  # (images + 1,) number of the first object of each image
@@ -302,7 +353,26 @@ class _Matches(NamedTuple):
     invalid: int
 
 
-def _match(images: list[DetectionImage], classes: int, threshold: float = 0.5) -> _Matches:
+class _Pairs(NamedTuple):
+    """Detections of all images in a row, objects too, and all pairs of the same image and class, in order of score within the group."""
+
+    image: np.ndarray  # (D,) number of the image
+    position: np.ndarray  # (D,) index in its image's prediction
+    labels: np.ndarray
+    scores: np.ndarray
+    rank: np.ndarray  # (D,) place by score among its image's and class's
+    truth_image: np.ndarray  # (G,) number of the image
+    truth_labels: np.ndarray
+    truth_start: np.ndarray  # (images + 1,) number of the first object of each image
+    crowd: np.ndarray  # (G,) bool
+    difficult: np.ndarray  # (G,) bool
+    detection: np.ndarray  # (P,)
+    truth: np.ndarray  # (P,)
+    overlap: np.ndarray  # (P,) IoU
+    invalid: int
+
+
+def _pairs(images: list[DetectionImage], classes: int) -> _Pairs:
     def joined(name: str, like: Any) -> np.ndarray:
         return np.concatenate([getattr(image, name) for image in images]) if images else np.zeros(0, dtype=like)
 
@@ -317,10 +387,7 @@ def _match(images: list[DetectionImage], classes: int, threshold: float = 0.5) -
     labels, scores = joined("labels", np.int64)[valid], joined("scores", np.float64)[valid]
     truth_image, truth_start = numbers("truth_labels")
     truth_labels = joined("truth_labels", np.int64)
-    ignore = joined("crowd", bool) | joined("difficult", bool)
-    objects = np.bincount(truth_labels[~ignore], minlength=classes)
 
-    # All pairs of a detection and an object of the same image and class, in order of score within the group.
     group, truth_group = image * classes + labels, truth_image * classes + truth_labels
     order = np.lexsort((-scores, group))
     by_group = np.argsort(truth_group, kind="stable")
@@ -335,10 +402,25 @@ def _match(images: list[DetectionImage], classes: int, threshold: float = 0.5) -
     begin = np.searchsorted(group[order], group[order], "left")
     rank = np.empty(len(order), dtype=np.int64)
     rank[order] = np.arange(len(order)) - begin
-    near = overlap >= threshold
-    hit, ignored = _greedy(detection[near], truth[near], overlap[near], rank, ignore)
-    voc = _voc_curves(detection, truth, overlap, threshold, labels, scores, ignore, objects)
-    return _Matches(images, image, position, labels, scores, hit, ignored, truth_start, objects, voc, int((~valid).sum()))
+    return _Pairs(
+        image, position, labels, scores, rank, truth_image, truth_labels, truth_start, joined("crowd", bool), joined("difficult", bool),
+        detection, truth, overlap, int((~valid).sum()),
+    )  # fmt: skip
+
+
+def _match(images: list[DetectionImage], classes: int, threshold: float = 0.5) -> Matches:
+    p = _pairs(images, classes)
+    ignore = p.crowd | p.difficult
+    objects = np.bincount(p.truth_labels[~ignore], minlength=classes)
+    hit, ignored = _hits(p, threshold, ignore)
+    voc = _voc_curves(p.detection, p.truth, p.overlap, threshold, p.labels, p.scores, ignore, objects)
+    return Matches(images, p.image, p.position, p.labels, p.scores, p.rank, hit, ignored, p.truth_start, objects, voc, p.invalid)
+
+
+def _hits(p: _Pairs, threshold: float, ignore: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(D,) number of the object that each detection matched, or -1; (D,) bool: matched an ignored object."""
+    near = p.overlap >= threshold
+    return _greedy(p.detection[near], p.truth[near], p.overlap[near], p.rank, ignore)
 
 
 def _greedy(

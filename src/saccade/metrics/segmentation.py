@@ -7,6 +7,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from saccade.metrics.bootstrap import Resampler, mean_of, ratio
+from saccade.metrics.confused import confused_pairs
+from saccade.metrics.segmentation_errors import BoundaryCounts
 from saccade.types.prediction import Segmentation
 from saccade.types.sample import IGNORE, Target
 
@@ -32,7 +35,8 @@ class SegmentationMetric:
         self.classes = list(classes)
         size = len(self.classes)
         self.confusion = np.zeros((size, size), dtype=np.int64)
-        self._images: list[tuple[str, str, np.ndarray]] = []  # id, path, (K,) IoU
+        self.boundary = BoundaryCounts(size)
+        self._images: list[tuple[str, str, np.ndarray]] = []  # id, path, (3, K) pixels: right, true, predicted
 
     def update(self, predictions: Sequence[Segmentation], truths: Sequence[Target]) -> None:
         """Add images: ``prediction.mask`` (H, W) labels, ``truth["mask"]`` (H, W) labels or -100 where nothing is asked."""
@@ -42,6 +46,7 @@ class SegmentationMetric:
             found, there = np.asarray(prediction.mask), np.asarray(truth["mask"])
             if found.shape != there.shape:
                 raise ValueError(f"image {name}: the predicted mask is {found.shape}, the true one {there.shape}")
+            whole = found, there
             valid = there != IGNORE
             if not valid.all():
                 found, there = found[valid], there[valid]
@@ -52,33 +57,51 @@ class SegmentationMetric:
             code += found.reshape(-1)
             matrix = np.bincount(code, minlength=size * size).reshape(size, size)
             self.confusion += matrix
-            right = matrix.diagonal()
-            iou = _ratio(right, matrix.sum(0) + matrix.sum(1) - right)
-            self._images.append((str(name), str(truth.get("path", prediction.path)), iou))
+            self.boundary.add(*whole)
+            counts = np.stack([matrix.diagonal(), matrix.sum(1), matrix.sum(0)])
+            self._images.append((str(name), str(truth.get("path", prediction.path)), counts))
 
     def compute(self) -> dict[str, float]:
         """Flat named floats; see the class."""
-        tp, total = self.confusion.diagonal(), self.confusion.sum()
-        true, found = self.confusion.sum(1), self.confusion.sum(0)
-        here = true > 0
+        numbers = self._numbers(*(values[None] for values in (self.confusion.diagonal(), self.confusion.sum(1), self.confusion.sum(0))))
+        numbers["image_mean_iou"] = np.array([_mean(np.array([_mean(_iou(counts)) for *_, counts in self._images]))])
+        out = {name: float(values[0]) for name, values in numbers.items()}
+        return {name: value for name, value in out.items() if "/" not in name} | out
+
+    def _numbers(self, tp: np.ndarray, true: np.ndarray, found: np.ndarray) -> dict[str, np.ndarray]:
+        """(B,) by name from the pixels of each class that are right, true and predicted, (B, K) each."""
+        total, here = true.sum(1, keepdims=True), true > 0
         precision = np.where(here, 0.0, np.nan)
         np.divide(tp, found, out=precision, where=found > 0)
         by_class = {
-            "iou": _ratio(tp, true + found - tp),
-            "dice": _ratio(2 * tp, true + found),
-            "sensitivity": _ratio(tp, true),
-            "specificity": _ratio(total - true - found + tp, total - true),
+            "iou": ratio(tp, true + found - tp),
+            "dice": ratio(2 * tp, true + found),
+            "sensitivity": ratio(tp, true),
+            "specificity": ratio(total - true - found + tp, total - true),
             "precision": precision,
         }
-        out = {f"mean_{name}": _mean(values[here]) for name, values in by_class.items()}
-        out["pixel_accuracy"] = float(tp.sum() / total) if total else np.nan
-        out["image_mean_iou"] = _mean(np.array([_mean(iou) for *_, iou in self._images]))
-        for name, values in by_class.items():
-            out |= {f"{name}/{label}": float(value) for label, value in zip(self.classes, values, strict=True)}
-        return out
+        out = {f"mean_{name}": mean_of(values, here & ~np.isnan(values)) for name, values in by_class.items()}
+        out["pixel_accuracy"] = ratio(tp.sum(1), total[:, 0])
+        return out | {f"{name}/{label}": values[:, k] for name, values in by_class.items() for k, label in enumerate(self.classes)}
+
+    def resampler(self, names: Sequence[str] | None = None) -> Resampler:
+        """For intervals: all numbers."""
+        size = len(self.classes)
+        pixels = np.array([counts for *_, counts in self._images], dtype=np.float64).reshape(len(self._images), 3 * size)
+        own = np.array([_mean(_iou(counts)) for *_, counts in self._images])
+        scored, own = (~np.isnan(own)).astype(np.float64), np.nan_to_num(own)
+
+        def values(weights: np.ndarray) -> dict[str, np.ndarray]:
+            tp, true, found = np.split(weights @ pixels, 3, axis=1)
+            return self._numbers(tp, true, found) | {"image_mean_iou": ratio(weights @ own, weights @ scored)}
+
+        return Resampler(len(self._images), values, 3 * size)
 
     def tables(self) -> dict[str, Any]:
-        """``confusion`` in pixels (rows: truth) and ``images``: id, path, mean IoU and IoU by class (None where absent)."""
+        """``confusion`` in pixels (rows: truth), its ``confused`` pairs (:func:`saccade.metrics.confused.confused_pairs`), ``boundary``
+        (:meth:`saccade.metrics.segmentation_errors.BoundaryCounts.tables`), and ``images``: id, path, mean IoU and IoU by class (None
+        where absent).
+        """
         images = [
             {
                 "image_id": image_id,
@@ -86,22 +109,31 @@ class SegmentationMetric:
                 "mean_iou": None if np.isnan(iou).all() else _mean(iou),
                 "iou": [None if np.isnan(v) else float(v) for v in iou],
             }
-            for image_id, path, iou in self._images
+            for image_id, path, iou in ((image_id, path, _iou(counts)) for image_id, path, counts in self._images)
         ]
-        return {"classes": self.classes, "confusion": self.confusion.tolist(), "images": images}
+        return {
+            "classes": self.classes,
+            "confusion": self.confusion.tolist(),
+            "confused": confused_pairs(self.confusion, self.classes),
+            "boundary": self.boundary.tables(self.classes),
+            "images": images,
+        }
 
-    def state(self) -> tuple[np.ndarray, list[tuple[str, str, np.ndarray]]]:
-        """The confusion matrix and one row an image."""
-        return self.confusion, self._images
+    def state(self) -> tuple[np.ndarray, np.ndarray, list[tuple[str, str, np.ndarray]]]:
+        """The confusion matrix, the counts near boundaries and one row an image."""
+        return self.confusion, self.boundary.counts, self._images
 
-    def merge(self, states: Sequence[tuple[np.ndarray, list[tuple[str, str, np.ndarray]]]]) -> None:
+    def merge(self, states: Sequence[tuple[np.ndarray, np.ndarray, list[tuple[str, str, np.ndarray]]]]) -> None:
         """Replace what was collected by the sum of several processes'."""
-        self.confusion = np.sum([matrix for matrix, _ in states], axis=0, dtype=np.int64).reshape(self.confusion.shape)
-        self._images = [row for _, images in states for row in images]
+        self.confusion = np.sum([matrix for matrix, _, _ in states], axis=0, dtype=np.int64).reshape(self.confusion.shape)
+        counts = self.boundary.counts
+        self.boundary.counts = np.sum([near for _, near, _ in states], axis=0, dtype=np.int64).reshape(counts.shape)
+        self._images = [row for *_, images in states for row in images]
 
 
-def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    return np.divide(part, whole, out=np.full(len(part), np.nan), where=whole > 0)
+def _iou(counts: np.ndarray) -> np.ndarray:
+    tp, true, found = counts
+    return ratio(tp, true + found - tp)
 
 
 def _mean(values: np.ndarray) -> float:

@@ -17,7 +17,9 @@ from PIL import Image
 from saccade.engine.config import RunConfig
 from saccade.engine.files import write_text
 from saccade.models.base import AdversarialModel, Model
+from saccade.report import evidence_html as evidence
 from saccade.report import svg
+from saccade.report.errors_html import error_sections
 from saccade.types import drawing
 from saccade.types.prediction import Classification, Detection, Prediction, Segmentation
 from saccade.types.recipe import PREDICTION
@@ -64,11 +66,13 @@ def write_report(
         data: the validation data, to decode the pictures that are shown.
         shots: how many best and how many worst predictions.
     """
-    metrics, main = facts["metrics"], facts["main"]
+    metrics, main, intervals = facts["metrics"], facts["main"], facts["intervals"]
     parts = [f"<h1>{html.escape(settings.model)} on {html.escape(settings.data)}</h1>"]
     if main:
+        ends = evidence.interval_text(main, intervals)
+        within = f" (95 % interval {ends})" if ends else ""
         parts.append(
-            f'<p><span class="big">{metrics[main]:.4f}</span> {html.escape(main)} on {facts["images"]["val"]} validation images</p>'
+            f'<p><span class="big">{metrics[main]:.4f}</span> {html.escape(main)}{within} on {facts["images"]["val"]} validation images</p>'
         )
     parts.append(warnings(facts))
     parts.append("<h2>Run</h2>" + run_table(facts, settings))
@@ -76,6 +80,7 @@ def write_report(
         parts.append("<h2>Curves</h2>" + curves(history, main))
     if metrics:
         parts.append("<h2>Metrics</h2>" + metric_tables(metrics, tables, model.classes))
+        parts.append(evidence_sections(facts, tables, scored, model, data))
     if isinstance(model, AdversarialModel):
         parts.append("<h2>Samples</h2>" + samples(model))
     elif scored:
@@ -91,6 +96,25 @@ def write_report(
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<title>{title}</title><style>{STYLE}</style></head><body><main>{''.join(parts)}</main></body></html>\n",
     )
+
+
+def evidence_sections(
+    facts: Mapping[str, Any], tables: Mapping[str, Any], scored: Sequence[tuple[Prediction, Target]], model: Model, data: Any
+) -> str:
+    """How sure the numbers are, calibration, thresholds, and a classifier's mistakes."""
+
+    def draw(prediction: Prediction, truth: Target) -> str:
+        return figure(prediction, truth, goodness(prediction, truth), data)
+
+    cuts = tables.get("thresholds") or evidence.classifier_thresholds(scored, model.classes)
+    part = f" (of the first {len(scored)} images)" if model.task == "classify" and len(scored) < len(tables["images"]) else ""
+    sections = {
+        "How sure these numbers are": evidence.interval_tables(facts["metrics"], facts["intervals"], facts["main"], model.classes),
+        "Calibration": evidence.calibration(tables.get("calibration", {}), model.task),
+        "Which score to cut at" + part: evidence.thresholds(cuts),
+        "Misclassified images" + part: evidence.mistakes(scored, draw),
+    }
+    return "".join(f"<h2>{title}</h2>{body}" for title, body in sections.items() if body)
 
 
 def warnings(facts: Mapping[str, Any]) -> str:
@@ -154,7 +178,7 @@ def curves(history: Sequence[Mapping[str, float]], main: str) -> str:
 
 
 def metric_tables(metrics: Mapping[str, float], tables: Mapping[str, Any], classes: Sequence[str]) -> str:
-    """All numbers: those of the whole set, then by class; the confusion matrix where there is one."""
+    """All numbers: those of the whole set, then by class; the confusion matrix where there is one; the errors."""
     whole = [(k, number(v)) for k, v in metrics.items() if "/" not in k]
     kinds = list(dict.fromkeys(k.partition("/")[0] for k in metrics if "/" in k))
     out = [table(whole, number=True)]
@@ -172,13 +196,13 @@ def metric_tables(metrics: Mapping[str, float], tables: Mapping[str, Any], class
     confusion = tables.get("confusion")
     if confusion is not None and len(confusion) == len(classes) <= 40:
         out.append(svg.matrix("Confusion", confusion, classes))
-    curve = tables.get("pr_curves")
+    curve = tables.get("curves")
     if isinstance(curve, dict) and curve:
         series = {name: list(zip(c["recall"], c["precision"], strict=True)) for name, c in list(curve.items())[:8] if c}
         out.append(
             '<div class="row">' + svg.line_chart("Precision by recall at IoU 0.5", series, x="recall", y_range=(0.0, 1.0)) + "</div>"
         )
-    return "".join(out)
+    return "".join(out) + error_sections(tables)
 
 
 def number(value: float) -> str:

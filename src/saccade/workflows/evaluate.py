@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from saccade.engine.bundle import load_bundle
 from saccade.engine.config import RunConfig
 from saccade.engine.evaluator import Evaluation, evaluate_model
 from saccade.engine.run import read_data_facts
+from saccade.metrics.bootstrap import intervals as bootstrap
 from saccade.models.base import Model
 from saccade.types.errors import UsageError
 from saccade.types.recipe import EVALUATION, DecodeSettings
@@ -47,18 +49,10 @@ def evaluate(
     Returns:
         Named floats; NaN where a class is absent from the data.
     """
-    split = None if split in ("all", "") else split
-    if not isinstance(what, (str, Path, Model)):
-        raise UsageError(f"give a run folder, a bundle, a model or predictions, not {type(what).__name__}")
-    if is_predictions(what):
-        from saccade.workflows.score import score_predictions
-
-        truth = data if isinstance(data, Dataset) or not split else _truth(data, split, format, split_file, seed or 0)
-        return score_predictions(str(what), truth, format=predictions_format, max_detections=max_detections)
     settings = DecodeSettings(score=score, iou=iou, max_detections=max_detections)
     return evaluate_fully(
         what, data, split=split, format=format, split_file=split_file, settings=settings, batch_size=batch_size, workers=workers,
-        device=device, seed=seed,
+        device=device, seed=seed, predictions_format=predictions_format, intervals=False,
     ).metrics  # fmt: skip
 
 
@@ -74,10 +68,27 @@ def evaluate_fully(
     workers: int | None = None,
     device: str = "cpu",
     seed: int | None = None,
+    predictions_format: str | None = None,
+    intervals: bool = True,
     progress: Callable[[int, int], None] | None = None,
     watch: Callable[[Any, Any], None] | None = None,
 ) -> Evaluation:
-    """As :func:`evaluate`, with tables, counts, skipped files and time."""
+    """As :func:`evaluate`, with 95 % intervals (unless ``intervals`` is False), tables, counts, skipped files and time.
+
+    ``progress`` and ``watch`` see the images of models only, not predictions made elsewhere.
+    """
+    split = None if split in ("all", "") else split
+    if not isinstance(what, (str, Path, Model)):
+        raise UsageError(f"give a run folder, a bundle, a model or predictions, not {type(what).__name__}")
+    if is_predictions(what):
+        from saccade.workflows.score import collect_predictions
+
+        began = time.perf_counter()
+        truth = data if isinstance(data, Dataset) or not split else _truth(data, split, format, split_file, seed or 0)
+        scored = collect_predictions(str(what), truth, format=predictions_format, max_detections=settings.max_detections)
+        numbers, seconds = scored.numbers(), time.perf_counter() - began
+        ends, tables = bootstrap(scored.metric) if intervals else {}, scored.metric.tables()
+        return Evaluation(numbers, tables, scored.metric.main, scored.images, seconds, settings=settings, intervals=ends)
     model = what if isinstance(what, Model) else load_bundle(what, device)
     if isinstance(data, Dataset):
         loaded = data
@@ -89,7 +100,9 @@ def evaluate_fully(
         loaded = load_data(data, split, format=format, split_file=split_file, task=model.task, seed=seed)
     if split not in (None, "train", "trainval"):
         refuse_leak(what, loaded)
-    return evaluate_model(model, loaded, settings=settings, batch_size=batch_size, workers=workers, progress=progress, watch=watch)
+    return evaluate_model(
+        model, loaded, settings=settings, batch_size=batch_size, workers=workers, intervals=intervals, progress=progress, watch=watch
+    )
 
 
 def is_predictions(what: object) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -48,6 +48,18 @@ FORMATS = ("coco", "yolo", "voc", "masks", "saccade")
 """Formats of predictions."""
 
 
+class Scored(NamedTuple):
+    """A metric that holds all predictions, counts of what was scored and settings, and the number of images."""
+
+    metric: ClassificationMetric | DetectionMetric | SegmentationMetric
+    extra: dict[str, float]
+    images: int
+
+    def numbers(self) -> dict[str, float]:
+        """What :func:`score_predictions` gives."""
+        return self.metric.compute() | self.extra
+
+
 def score_predictions(
     predictions: str | Path,
     truth: str | Path | Dataset,
@@ -83,6 +95,22 @@ def score_predictions(
         DataError: a file is broken, names an image or class that the truth lacks, or holds a score that is no number.
         UsageError: an unknown format, or one that does not fit the truth.
     """
+    return collect_predictions(
+        predictions, truth, format=format, classes=classes, iou_type=iou_type, max_detections=max_detections, score=score
+    ).numbers()
+
+
+def collect_predictions(
+    predictions: str | Path,
+    truth: str | Path | Dataset,
+    *,
+    format: str | None = None,
+    classes: Sequence[str] | None = None,
+    iou_type: Literal["boxes", "masks"] | None = None,
+    max_detections: int = EVALUATION.max_detections,
+    score: float = PREDICTION.score,
+) -> Scored:
+    """As :func:`score_predictions`, with the metric itself, which has tables and intervals too."""
     source = Path(predictions)
     data = read_any(source)
     kind = format or recognise(source, data)
@@ -91,12 +119,12 @@ def score_predictions(
     answers = coco_truth(Path(truth)) if not isinstance(truth, Dataset) and is_json(truth) else dataset_truth(truth)
     names = list(classes) if classes is not None else None
     if kind == "masks":
-        return _score_masks(source, answers, names)
+        return Scored(*_score_masks(source, answers, names), len(answers.frames))
     if kind == "saccade":
         rows = own_rows(source, data)
         tasks = {str(row.get("task")) for row in rows}
         if tasks == {"classify"}:
-            return _score_labels(source, rows, answers)
+            return Scored(*_score_labels(source, rows, answers), len(answers.frames))
         if tasks != {"detect"}:
             kinds = ", ".join(sorted(tasks)) or "no task"
             raise DataError(source, f"holds predictions of {kinds}", hint="masks are scored as a folder of PNGs")
@@ -107,12 +135,13 @@ def score_predictions(
     else:
         suffix, read = (".txt", yolo_reader(names, answers)) if kind == "yolo" else (".xml", read_voc)
         found = read_folder(source, answers, suffix, read)
-    return _score_detections(source, found, answers, iou_type or "boxes", max_detections, score)
+    numbers = _score_detections(source, found, answers, iou_type or "boxes", max_detections, score)
+    return Scored(*numbers, len(answers.frames))
 
 
 def _score_detections(
     source: Path, found: dict[int, Objects], truth: Truth, iou_type: Literal["boxes", "masks"], cap: int, score: float
-) -> dict[str, float]:
+) -> tuple[DetectionMetric, dict[str, float]]:
     if all(frame.objects is None for frame in truth.frames):
         raise UsageError(f"{source} holds boxes, but {truth.source} has none")
     if iou_type == "masks":
@@ -139,7 +168,7 @@ def _score_detections(
         counts["detections"] += len(ours.boxes)
         counts["objects"] += int((~crowd).sum())
     settings = {"settings/max_detections": float(cap), "settings/score": float(score)}
-    return metric.compute() | counts | _coverage(found, truth) | settings
+    return metric, counts | _coverage(found, truth) | settings
 
 
 def _codes(frame: Frame, objects: Objects, source: Path) -> list[dict[str, Any]]:
@@ -155,7 +184,7 @@ def _codes(frame: Frame, objects: Objects, source: Path) -> list[dict[str, Any]]
         raise DataError(source, str(error), where=f"image {frame.image_id}") from None
 
 
-def _score_labels(source: Path, rows: list[dict[str, Any]], truth: Truth) -> dict[str, float]:
+def _score_labels(source: Path, rows: list[dict[str, Any]], truth: Truth) -> tuple[ClassificationMetric, dict[str, float]]:
     metric = ClassificationMetric(truth.classes)
     taken: set[int] = set()
     for n, row in enumerate(rows):
@@ -173,10 +202,10 @@ def _score_labels(source: Path, rows: list[dict[str, Any]], truth: Truth) -> dic
         scores[[own_label(source, f"entry {n} class {k}", item, truth) for k, item in enumerate(top)]] = values
         metric.update([Classification(scores=scores)], [{"label": record.label, "image_id": record.image_id, "path": record.path}])
     _require_all(source, taken, truth)
-    return metric.compute() | _coverage(taken, truth)
+    return metric, _coverage(taken, truth)
 
 
-def _score_masks(source: Path, truth: Truth, names: list[str] | None) -> dict[str, float]:
+def _score_masks(source: Path, truth: Truth, names: list[str] | None) -> tuple[SegmentationMetric, dict[str, float]]:
     data = truth.dataset
     if data is None or all(frame.record is None or frame.record.mask is None for frame in truth.frames):
         raise UsageError(f"{source} holds masks, but {truth.source} has none")
@@ -199,7 +228,7 @@ def _score_masks(source: Path, truth: Truth, names: list[str] | None) -> dict[st
                 path, f"is {values.shape[1]}x{values.shape[0]}, its image {there.shape[1]}x{there.shape[0]}", hint="sizes must agree"
             )
         metric.update([Segmentation(mask=table[values])], [{"mask": there, "image_id": frame.image_id, "path": frame.path}])
-    return metric.compute() | _coverage(found, truth)
+    return metric, _coverage(found, truth)
 
 
 def _mask_table(source: Path, paths: Iterable[Path], truth: Truth, names: list[str] | None) -> np.ndarray:

@@ -71,7 +71,7 @@ def train(
         devices: more than one trains by DDP; the batch is shared out.
         config, options: YAML file, and dotted overrides such as ``{"model.size": 320, "recipe.lr": 1e-3}``.
         allow_leaks: train although an image of the training split is in another split too, byte for byte.
-        report: write report.html.
+        report: write report.html, and its numbers as metrics.json and scores.csv.
         say: where progress lines go (default stderr).
         recipe: fields of :class:`saccade.Recipe` by name (``epochs=30``).
 
@@ -229,6 +229,7 @@ def _run(
 
     scored: list[tuple[Prediction, Target]] = []
     metrics: dict[str, float] = {}
+    intervals: dict[str, tuple[float, float]] = {}
     tables: dict[str, Any] = {}
     main = ""
     if val_data is not None:
@@ -240,6 +241,7 @@ def _run(
             watch=lambda p, t: scored.append((p, t)) if len(scored) < 2000 else None,
         )
         metrics, tables, main = evaluation.metrics, evaluation.tables, evaluation.main
+        intervals, count = evaluation.intervals, evaluation.images
         skipped |= evaluation.skipped
     save_bundle(
         model, folder / "model", metrics=metrics, data={"source": settings.data, "fingerprint": train_data.fingerprint()},
@@ -247,14 +249,17 @@ def _run(
     )  # fmt: skip
     facts = runs.facts() | {
         "model": settings.model, "data": settings.data, "seed": settings.seed, "training_seconds": round(learnt, 2), "main": main,
-        "images": {"train": len(train_data), "val": len(val_data) if val_data else 0}, "metrics": metrics, "skipped": skipped,
-        "problems": [str(p) for p in train_data.index.problems], "fingerprint": train_data.fingerprint(),
+        "images": {"train": len(train_data), "val": len(val_data) if val_data else 0}, "metrics": metrics, "intervals": intervals,
+        "skipped": skipped, "problems": [str(p) for p in train_data.index.problems], "fingerprint": train_data.fingerprint(),
         "adversarial": isinstance(model, AdversarialModel),
     }  # fmt: skip
     if report:
+        from saccade.report.evidence_html import write_numbers
         from saccade.report.html import write_report
 
         write_report(folder / "report.html", facts, settings, runs.read_metrics(folder / "metrics.csv"), tables, scored, model, val_data)
+        if val_data is not None:
+            write_numbers(folder, metrics, intervals, tables, main, count)
     write_json(folder / "run.json", facts)
     for path, message in skipped.items():
         say(f"skipped: {message or path}")
