@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from saccade.models.registry import create_model
     from saccade.types.errors import DataError, SaccadeError, UsageError
     from saccade.types.recipe import Recipe
+    from saccade.workflows.compare import compare
     from saccade.workflows.evaluate import evaluate
     from saccade.workflows.inspect import inspect
     from saccade.workflows.models import list_models, model_info
@@ -38,6 +39,7 @@ _WHERE = {
     "Recipe": "saccade.types.recipe",
     "train": "saccade.workflows.train",
     "resume": "saccade.workflows.train",
+    "compare": "saccade.workflows.compare",
     "evaluate": "saccade.workflows.evaluate",
     "inspect": "saccade.workflows.inspect",
     "predict": "saccade.workflows.predict",
@@ -56,6 +58,7 @@ __all__ = [
     "Run",
     "SaccadeError",
     "UsageError",
+    "compare",
     "create_model",
     "evaluate",
     "inspect",

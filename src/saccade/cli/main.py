@@ -17,7 +17,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import typer
 
-from saccade.cli import data, demo, evaluate, models, predict, train
+from saccade.cli import compare, data, demo, evaluate, models, predict, train
 from saccade.types.errors import SaccadeError, UsageError, one_line
 
 INTERRUPTED = 130
@@ -34,6 +34,7 @@ app = typer.Typer(
 app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
 app.command("predict")(predict.predict)
+app.command("compare")(compare.compare)
 app.command("demo")(demo.demo)
 app.add_typer(models.app, name="models")
 app.add_typer(data.app, name="data")

@@ -209,9 +209,7 @@ def _image_findings(names: list[str], records: list[Record], scanned: list[Scann
     masks = [(i, s.mask_problem) for i, s in enumerate(scanned) if s.mask_problem]
     out += _finding("broken mask", "error", masks, "masks that cannot be used: another size than the image, or values of no class")
     wrong = [(i, f"{n}: is {f.format}") for i, f, n in seen if f.format and not _suits(n, f.format)]
-    out += _finding(
-        "suffix", "note", wrong, "files of another kind than their suffix says; saccade reads the content, other tools may not"
-    )
+    out += _finding("suffix", "note", wrong, "files of another kind than their suffix says; saccade reads the content, other tools may not")
     turned = [(i, f"{n}: orientation {f.turn}") for i, f, n in seen if f.turn != 1]
     out += _finding(
         "EXIF turn", "note", turned, "photos that are stored turned; they are shown upright, and annotations must be of the upright photo"
@@ -296,12 +294,8 @@ def _object_findings(data: Dataset, names: list[str], records: list[Record], sca
         outside,
         "boxes that leave their image by more than a pixel: another image size, or another order of numbers?",
     )
-    out += _finding(
-        "double box", "warning", double, f"pairs of boxes of one class with an IoU of {DOUBLE:g} or more: labelled twice?"
-    )
-    out += _finding(
-        "two classes", "warning", clash, f"pairs of boxes of different classes on one place (IoU {CLASH:g} or more)"
-    )
+    out += _finding("double box", "warning", double, f"pairs of boxes of one class with an IoU of {DOUBLE:g} or more: labelled twice?")
+    out += _finding("two classes", "warning", clash, f"pairs of boxes of different classes on one place (IoU {CLASH:g} or more)")
     out += _finding("tiny object", "note", tiny, f"boxes with a side below {TINY_OBJECT:g} pixels")
     return out + _finding("point outside", "warning", points_out, "objects with visible key points outside their image")
 

@@ -66,7 +66,9 @@ def before_training(train: Dataset, validation: Dataset | None, *, allow_leaks: 
     leak = next((f for f in findings if f.kind == "leak"), None)
     if leak is not None and not allow_leaks:
         raise UsageError(
-            f"{leak.examples[0]}" + (f", and {leak.count - 1} more such leaks" if leak.count > 1 else "") + "; the numbers would be too good: "
+            f"{leak.examples[0]}"
+            + (f", and {leak.count - 1} more such leaks" if leak.count > 1 else "")
+            + "; the numbers would be too good: "
             "mend the splits with saccade data dedupe --new-splits, or train all the same with --allow-leaks"
         )
     for finding in findings:
