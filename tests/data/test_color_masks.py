@@ -287,3 +287,15 @@ def test_T1_colormasks_of_camvid_and_back(real, tmp_path):
     plain = Dataset(read_data(tmp_path / "plain"))
     assert plain.index.format == "masks"
     assert differences(source, plain, mask_color.HOLDS) == []
+
+
+@pytest.mark.parametrize(("value", "known"), [("\x1c\x1c\x1c\x1c224", True), ("\u2003 7", True), ("\u0663", False), ("7 7", False)])
+def test_T1_colormasks_strange_blanks_are_no_traceback(tmp_path, value, known):
+    """Found by the fuzzer: blanks that a regular expression knows and int() does not."""
+    path = tmp_path / "class_dict.csv"
+    path.write_text(f"name,r,g,b\nsky,1,2,{value}\n", encoding="utf-8")
+    if known:
+        assert [name for name, _ in mask_color.read_color_table(path)] == ["sky"]
+    else:
+        with pytest.raises(DataError, match=r"class_dict\.csv: .*no colour of three whole numbers"):
+            mask_color.read_color_table(path)

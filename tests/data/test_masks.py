@@ -13,6 +13,7 @@ from PIL import Image
 
 from saccade.data.dataset import Dataset
 from saccade.data.formats import detect_format, read_data, write_data
+from saccade.data.formats.scan import read_class_table
 from saccade.data.records import DataIndex, PackedRecords, Record
 from saccade.types.errors import DataError, SaccadeError
 
@@ -325,3 +326,13 @@ def test_T1_masks_of_a_reader_are_written_as_png(tmp_path):
     read = Dataset(read_data(tmp_path / "out"))
     assert read.index.mask_values == {0: 0, 300: 1}
     assert [int(read[i].target["mask"][0, 0]) for i in range(2)] == [0, 1]
+
+
+def test_T1_masks_an_infinite_ignore_value_is_a_dataerror(tmp_path):
+    """Found by the fuzzer: 1e400 in JSON is infinite."""
+    path = tmp_path / "classes.json"
+    path.write_text('{"classes": ["a", "b"], "ignore": [1e400]}')
+    with pytest.raises(DataError, match=r"classes\.json: 'ignore' is not a list"):
+        read_class_table(path, of_masks=True)
+    path.with_suffix(".csv").write_text("\x1c7,sky\n8,road\n", encoding="utf-8")
+    assert [v for v, _ in read_class_table(path.with_suffix(".csv"), of_masks=True).entries] == [7, 8]

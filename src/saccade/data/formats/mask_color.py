@@ -165,7 +165,8 @@ def _rows(path: Path) -> Iterable[tuple[str, str, Sequence[object]]]:
 
 def _number(value: object) -> int:
     """A whole number of at most three digits, else -1."""
-    return int(value) if isinstance(value, str) and re.fullmatch(r"\s*[0-9]{1,3}\s*", value) else -1
+    text = value.strip() if isinstance(value, str) else ""  # strip() knows more blanks than int() does
+    return int(text) if re.fullmatch(r"[0-9]{1,3}", text) else -1
 
 
 def _sampled_colors(root: Path, masks: Sequence[str], problems: Problems) -> tuple[list[tuple[str, int]], bool]:

@@ -316,7 +316,7 @@ def read_class_table(path: Path, *, of_masks: bool = False) -> ClassTable:
         if isinstance(content, dict) and "classes" in content:
             try:
                 ignore = tuple(int(v) for v in content.get("ignore", ()))
-            except (TypeError, ValueError):
+            except (TypeError, ValueError, OverflowError):  # 1e400 is infinite
                 raise DataError(path, "'ignore' is not a list of mask values") from None
             nearest = content.get("nearest") is True
             content = content["classes"]
@@ -349,9 +349,9 @@ def read_class_table(path: Path, *, of_masks: bool = False) -> ClassTable:
     seen: set[object] = set()
     for text_value, raw_name, where in pairs:
         name = raw_name.strip()
-        if not _is_number(text_value) or not 0 <= int(text_value) <= 65535:
+        if not _is_number(text_value) or not 0 <= int(text_value.strip()) <= 65535:
             raise DataError(path, f"{text_value!r} is no mask value (0..65535)", where=where)
-        value = int(text_value)
+        value = int(text_value.strip())
         if not name:
             raise DataError(path, f"value {value} has no name", where=where)
         if value in seen or name in seen:
