@@ -31,13 +31,12 @@ import re
 from pathlib import Path
 
 from saccade.data.formats import files as fs
-from saccade.data.formats.coco_files import MOST_FILES, USUAL, JsonFile, base_of, head_and_tail, json_files, named, reason_of
+from saccade.data.formats.coco_files import MOST_FILES, USUAL, JsonFile, head_and_tail, json_files, named, reason_of, to_read
 from saccade.data.formats.coco_reader import CocoReader
 from saccade.data.formats.coco_write import HOLDS as HOLDS
 from saccade.data.formats.coco_write import write as write
 from saccade.data.formats.scan import look
 from saccade.data.records import DataIndex
-from saccade.types.errors import DataError
 
 NAME = "coco"
 TITLE = "COCO JSON"
@@ -95,9 +94,6 @@ def read(root: Path, *, images: str = "", check_files: bool = True) -> DataIndex
         DataError: no COCO JSON, broken JSON, or not one usable image.
     """
     root = Path(root)
-    if root.is_file():
-        return CocoReader(base_of(root), images, check_files).read([named(root, 1)], root, f"{root.name} holds images and annotations")
-    files = _discover(root)
-    if not files:
-        raise DataError(root, "holds no COCO JSON", hint="expected annotations/*.json with images, annotations and categories")
-    return CocoReader(root, images, check_files).read(files, root, reason_of(files, "COCO JSON") or "")
+    hint = "expected annotations/*.json with images, annotations and categories"
+    found, base, reason = to_read(root, _discover, USUAL, "COCO JSON", "holds images and annotations", hint)
+    return CocoReader(base, images, check_files).read(found, root, reason)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 from saccade.data.formats import files as fs
 from saccade.data.formats.scan import look
+from saccade.types.errors import DataError
 
 USUAL = re.compile(r"(instances|person_keypoints|keypoints|captions)(?:_(.*))?$", re.IGNORECASE)
 """Stems of COCO's own files; the last group is the split."""
@@ -64,6 +66,39 @@ def named(path: Path, count: int, pattern: re.Pattern[str] = USUAL) -> JsonFile:
     else:
         raw = path.stem if count > 1 or fs.is_split(path.stem) else ""
     return JsonFile(path, raw, fs.split_name(raw))
+
+
+def find_files(folders: Iterable[Path], pattern: re.Pattern[str], fits: Callable[[Path], bool]) -> list[JsonFile]:
+    """The files that fit in the first of the folders that has some, by split."""
+    for folder in folders:
+        paths = [p for p in json_files(folder, pattern) if fits(p)]
+        if paths:
+            return sorted((named(p, len(paths), pattern) for p in paths), key=lambda f: (fs.split_rank(f.split), f.path.name))
+    return []
+
+
+def to_read(
+    root: Path, discover: Callable[[Path], list[JsonFile]], pattern: re.Pattern[str], what: str, alone: str, hint: str
+) -> tuple[list[JsonFile], Path, str]:
+    """What to read of a file or folder: the files, the data root, and why.
+
+    Args:
+        root: the file or folder.
+        discover: finds the files of a folder.
+        pattern: of their stems.
+        what: the format in words: "LVIS JSON".
+        alone: why a single file is this: "is LVIS JSON".
+        hint: what a folder without one should hold.
+
+    Raises:
+        DataError: a folder without such a file.
+    """
+    if root.is_file():
+        return [named(root, 1, pattern)], base_of(root), f"{root.name} {alone}"
+    found = discover(root)
+    if not found:
+        raise DataError(root, f"holds no {what}", hint=hint)
+    return found, root, reason_of(found, what) or ""
 
 
 def base_of(path: Path) -> Path:

@@ -29,7 +29,7 @@ import numpy as np
 from saccade.data.dataset import Dataset
 from saccade.data.formats import coco
 from saccade.data.formats import files as fs
-from saccade.data.formats.coco_files import JsonFile, base_of, head_and_tail, json_files, named, reason_of
+from saccade.data.formats.coco_files import JsonFile, find_files, head_and_tail, reason_of, to_read
 from saccade.data.formats.coco_objects import LIMIT, Objects, found, is_number, whole_number
 from saccade.data.formats.coco_reader import CocoReader
 from saccade.data.formats.coco_write import box_sides, category_entries, dump, image_entries
@@ -64,11 +64,7 @@ def _discover(root: Path, deep: bool = True) -> list[JsonFile]:
     folders = [root / "annotations", root]
     if deep:
         folders += [root / name / "annotations" for name in look(root).folders]
-    for folder in folders:
-        paths = [p for p in json_files(folder, _FILE) if _MARK.search(head_and_tail(p))]
-        if paths:
-            return sorted((named(p, len(paths), _FILE) for p in paths), key=lambda f: (fs.split_rank(f.split), f.path.name))
-    return []
+    return find_files(folders, _FILE, lambda p: _MARK.search(head_and_tail(p)) is not None)
 
 
 def read(root: Path, *, stuff: bool = False, outlines: bool = True, images: str = "", check_files: bool = True) -> DataIndex:
@@ -85,15 +81,8 @@ def read(root: Path, *, stuff: bool = False, outlines: bool = True, images: str 
         DataError: no panoptic JSON, broken JSON, or not one usable image.
     """
     root = Path(root)
-    if root.is_file():
-        found, base, reason = [named(root, 1, _FILE)], base_of(root), f"{root.name} holds segments_info"
-    else:
-        found, base = _discover(root), root
-        reason = reason_of(found, "panoptic JSON") or ""
-        if not found:
-            raise DataError(
-                root, "holds no panoptic JSON", hint="expected annotations/panoptic_SPLIT.json with segments_info, and its PNGs"
-            )
+    hint = "expected annotations/panoptic_SPLIT.json with segments_info, and its PNGs"
+    found, base, reason = to_read(root, _discover, _FILE, "panoptic JSON", "holds segments_info", hint)
     return _Reader(base, images, check_files, stuff, outlines).read(found, root, reason)
 
 

@@ -26,7 +26,7 @@ import numpy as np
 
 from saccade.data.dataset import Dataset
 from saccade.data.formats import files as fs
-from saccade.data.formats.coco_files import JsonFile, base_of, json_files, named, reason_of
+from saccade.data.formats.coco_files import JsonFile, find_files, reason_of, to_read
 from saccade.data.formats.coco_objects import is_number, pack_numbers
 from saccade.data.formats.coco_points import MOST_POINTS
 from saccade.data.formats.coco_reader import CocoReader
@@ -65,11 +65,7 @@ def _looks_like_dicts(path: Path) -> bool:
 
 
 def _discover(root: Path) -> list[JsonFile]:
-    for folder in (root / "annotations", root):
-        paths = [p for p in json_files(folder, _FILE) if p.name not in _NOT_LISTS and _looks_like_dicts(p)]
-        if paths:
-            return sorted((named(p, len(paths), _FILE) for p in paths), key=lambda f: (fs.split_rank(f.split), f.path.name))
-    return []
+    return find_files((root / "annotations", root), _FILE, lambda p: p.name not in _NOT_LISTS and _looks_like_dicts(p))
 
 
 def read(root: Path, *, images: str = "", check_files: bool = True) -> DataIndex:
@@ -84,13 +80,7 @@ def read(root: Path, *, images: str = "", check_files: bool = True) -> DataIndex
         DataError: no such list, broken JSON, or not one usable image.
     """
     root = Path(root)
-    if root.is_file():
-        found, base, reason = [named(root, 1, _FILE)], base_of(root), f"{root.name} is a list of dicts"
-    else:
-        found, base = _discover(root), root
-        reason = reason_of(found, "detectron2 JSON") or ""
-        if not found:
-            raise DataError(root, "holds no detectron2 JSON", hint=_EXPECTED)
+    found, base, reason = to_read(root, _discover, _FILE, "detectron2 JSON", "is a list of dicts", _EXPECTED)
     return _Reader(base, images, check_files).read(found, root, reason)
 
 

@@ -22,12 +22,11 @@ from typing import Any
 
 from saccade.data.dataset import Dataset
 from saccade.data.formats import files as fs
-from saccade.data.formats.coco_files import JsonFile, base_of, head_and_tail, json_files, named, reason_of
+from saccade.data.formats.coco_files import JsonFile, find_files, head_and_tail, reason_of, to_read
 from saccade.data.formats.coco_objects import whole_number
 from saccade.data.formats.coco_reader import CocoReader
 from saccade.data.formats.coco_write import category_entries, dump, image_entries, object_entries
 from saccade.data.records import DataIndex
-from saccade.types.errors import DataError
 
 NAME = "lvis"
 TITLE = "LVIS JSON"
@@ -55,11 +54,7 @@ def _looks_like_lvis(path: Path) -> bool:
 
 
 def _discover(root: Path) -> list[JsonFile]:
-    for folder in (root / "annotations", root):
-        paths = [p for p in json_files(folder, _FILE) if _looks_like_lvis(p)]
-        if paths:
-            return sorted((named(p, len(paths), _FILE) for p in paths), key=lambda f: (fs.split_rank(f.split), f.path.name))
-    return []
+    return find_files((root / "annotations", root), _FILE, _looks_like_lvis)
 
 
 def read(root: Path, *, images: str = "", check_files: bool = True) -> DataIndex:
@@ -74,13 +69,8 @@ def read(root: Path, *, images: str = "", check_files: bool = True) -> DataIndex
         DataError: no LVIS JSON, broken JSON, or not one usable image.
     """
     root = Path(root)
-    if root.is_file():
-        found, base, reason = [named(root, 1, _FILE)], base_of(root), f"{root.name} is LVIS JSON"
-    else:
-        found, base = _discover(root), root
-        reason = reason_of(found, "LVIS JSON") or ""
-        if not found:
-            raise DataError(root, "holds no LVIS JSON", hint="expected lvis_v1_SPLIT.json with neg_category_ids in its images")
+    hint = "expected lvis_v1_SPLIT.json with neg_category_ids in its images"
+    found, base, reason = to_read(root, _discover, _FILE, "LVIS JSON", "is LVIS JSON", hint)
     return _Reader(base, images, check_files).read(found, root, reason)
 
 

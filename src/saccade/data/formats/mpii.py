@@ -26,7 +26,7 @@ import numpy as np
 
 from saccade.data.dataset import Dataset
 from saccade.data.formats import files as fs
-from saccade.data.formats.coco_files import JsonFile, json_files, named, reason_of
+from saccade.data.formats.coco_files import JsonFile, find_files, named, reason_of
 from saccade.data.formats.coco_objects import LIMIT, is_number
 from saccade.data.formats.coco_points import MOST_POINTS, mirror_permutation
 from saccade.data.formats.coco_write import plain_numbers
@@ -77,11 +77,7 @@ def _looks_like_mpii(path: Path) -> bool:
 
 
 def _discover(root: Path) -> list[JsonFile]:
-    for folder in (root / "annot", root / "annotations", root):
-        paths = [p for p in json_files(folder, _FILE) if _looks_like_mpii(p)]
-        if paths:
-            return sorted((named(p, len(paths), _FILE) for p in paths), key=lambda f: (fs.split_rank(f.split), f.path.name))
-    return []
+    return find_files((root / "annot", root / "annotations", root), _FILE, _looks_like_mpii)
 
 
 def read(root: Path, *, images: str = "") -> DataIndex:
