@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from saccade.types.machine import usable_cores
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results"
 
@@ -39,11 +41,6 @@ def machine() -> str:
         if torch.cuda.is_available():
             facts.append(torch.cuda.get_device_name())
     return "; ".join(facts)
-
-
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def commit() -> str:

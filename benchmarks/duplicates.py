@@ -19,10 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common import ROOT, interleaved, usable_cores, write_csv
+from benchmarks.common import ROOT, interleaved, write_csv
 from saccade.data.duplicates import RADIUS, find_duplicates, quick_leaks
 from saccade.data.load import load_data
 from saccade.features.hashes import near_pairs
+from saccade.types.machine import usable_cores
 
 ROWS = 10
 

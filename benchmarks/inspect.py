@@ -18,9 +18,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from benchmarks.common import usable_cores, write_csv
+from benchmarks.common import write_csv
 from saccade.data.inspect import inspect_data
 from saccade.data.load import load_data
+from saccade.types.machine import usable_cores
 
 SETS = {"bccd": ("bccd", None), "mnist": ("mnist/png/train", None)}
 

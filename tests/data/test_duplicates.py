@@ -5,6 +5,7 @@ import itertools
 import os
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -462,3 +463,20 @@ def test_E6_the_split_file_of_clean_splits_is_read_again(tmp_path):
     (tmp_path / "s.json").write_text(json.dumps({s: [index.records[int(i)].image_id for i in m] for s, m in clean.items()}))
     again = read_split_file(tmp_path / "s.json", index)
     assert {k: v.tolist() for k, v in again.items()} == {k: v.tolist() for k, v in clean.items()}
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "gztar"])
+def test_T2_a_leak_inside_an_archive_is_seen_before_training(tmp_path, monkeypatch, kind):
+    """In a zip or tar the images are stubs on disk: what counts are the bytes in the archive."""
+    monkeypatch.setenv("SACCADE_CACHE", str(tmp_path / "cache"))
+    rng = np.random.default_rng(0)
+    for split in ("train", "test"):
+        (tmp_path / "x" / split / "a").mkdir(parents=True)
+        for k in range(4):
+            Image.fromarray(rng.integers(0, 256, (20, 20, 3), dtype=np.uint8)).save(tmp_path / "x" / split / "a" / f"{split}{k}.png")
+    shutil.copy(tmp_path / "x/train/a/train1.png", tmp_path / "x/test/a/copy.png")
+    index = load_data(shutil.make_archive(str(tmp_path / "archive"), kind, tmp_path / "x")).index
+    found = quick_leaks(index)
+    assert [(Path(leak.first_name).name, Path(leak.second_name).name, leak.kind) for leak in found] == [
+        ("train1.png", "copy.png", "same bytes")
+    ]

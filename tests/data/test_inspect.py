@@ -153,8 +153,11 @@ def test_T2_inspect_wbc_dataset_2_stray_values_do_not_break(real):
 
 
 def test_T2_inspect_hymenoptera_gif(real):
-    seen = kinds(inspect_data(load_data(real("hymenoptera")), duplicates=False))
-    assert "broken image" not in seen
+    """imageNotFound.gif is a picture, in palette mode, and the only one that is no JPEG."""
+    found = inspect_data(load_data(real("hymenoptera")), duplicates=False)
+    assert found.facts["modes"] == {"RGB": 95, "P": 1}
+    assert found.facts["kinds"] == {"JPEG": 95, "GIF": 1}
+    assert found.findings == []
 
 
 def test_T2_inspect_finds_leaks_and_duplicates(tmp_path):

@@ -61,6 +61,7 @@ MAX_IMAGE = 256 * 2**20
 _CHUNK = 2**20
 _MAX_HEADER = 2**20  # longest name or extended header of a tar
 _MAX_DEPTH = 64
+_MOST_STUB = 4096
 _XZ_MEMORY = 256 * 2**20
 _STORED, _DEFLATED = 0, 8
 _SKIPPED_ERRORS = {errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ, errno.ELOOP}
@@ -169,6 +170,17 @@ def member_bytes(path: str | Path, content: bytes) -> tuple[bytes, str] | None:
             if member.size > MAX_IMAGE:
                 raise DataError(name, f"is larger than {MAX_IMAGE >> 20} MB", hint="unpack the archive")
             return b"".join(_pieces(file, member)), name
+
+
+def member_size(path: str | Path) -> int | None:
+    """Bytes of the image that a stub stands for; None for any other file."""
+    if not os.path.abspath(path).startswith(f"{_shadows()}{os.sep}"):
+        return None
+    try:
+        content = Path(path).read_bytes() if os.path.getsize(path) < _MOST_STUB else b""
+        return int(json.loads(content[len(STUB) :])["size"]) if content.startswith(STUB) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 # --------------------------------------------------------------------------------------------------------------- the shadow

@@ -24,6 +24,7 @@ from saccade.data.duplicates import Duplicates, find_duplicates, leaks, quick_le
 from saccade.data.images import IMAGE_SUFFIXES, ImageFacts, image_facts
 from saccade.data.records import Record
 from saccade.types.errors import SaccadeError
+from saccade.types.machine import usable_cores
 from saccade.types.sample import IGNORE
 
 LEVELS = ("error", "warning", "note")
@@ -174,7 +175,7 @@ class _Scan(torch.utils.data.Dataset[Scanned]):
 def scan(data: Dataset, *, workers: int | None = None, progress: Callable[[int, int], None] | None = None) -> list[Scanned]:
     """Every image and mask decoded once, in order."""
     if workers is None:
-        workers = min(os.cpu_count() or 1, 8) if len(data) >= 200 else 0
+        workers = min(usable_cores(), 8) if len(data) >= 200 else 0
     loader = torch.utils.data.DataLoader(_Scan(data), batch_size=32, collate_fn=list, num_workers=workers)
     out: list[Scanned] = []
     for batch in loader:

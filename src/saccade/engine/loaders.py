@@ -5,7 +5,6 @@ An index is the pair (epoch, i): what happens to an image is a function of (seed
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -19,6 +18,7 @@ from saccade.data.transforms.augment import AugmentedDataset
 from saccade.data.transforms.preprocess import Preprocess
 from saccade.types.errors import DataError
 from saccade.types.geometry import Geometry
+from saccade.types.machine import usable_cores
 from saccade.types.sample import Batch, Sample, Target, collate
 
 Item = tuple[Tensor, Target, Geometry]
@@ -170,5 +170,4 @@ def worker_count(asked: int | None, images: int) -> int:
         return asked
     if images < 64:
         return 0
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-    return max(1, min(cores - 1, 8))
+    return max(1, min(usable_cores() - 1, 8))

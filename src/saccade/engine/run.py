@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from saccade.engine.callbacks import read_metrics
 from saccade.engine.config import RunConfig
 from saccade.models.base import Model
 from saccade.types.errors import DataError
+from saccade.types.machine import usable_cores
 
 
 @dataclass
@@ -100,7 +100,7 @@ def machine() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": usable_cores(),
         "threads": torch.get_num_threads(),
         "cpu": cpu_name(),
     }

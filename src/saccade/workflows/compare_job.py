@@ -45,7 +45,7 @@ from saccade.types.prediction import Prediction
 from saccade.types.recipe import EVALUATION
 from saccade.types.sample import Target
 from saccade.workflows.models import multiply_adds
-from saccade.workflows.train import build, load_splits, prepare, resume, train
+from saccade.workflows.train import build, learning_view, load_splits, prepare, resume, train
 
 GRACE = 60.0
 """Seconds that a job may take to write its checkpoint when it is asked to stop."""
@@ -233,8 +233,7 @@ def calibrate(job: dict[str, Any]) -> dict[str, Any]:
     train_data, val_data = load_splits(settings, entry.task)
     model = build(settings, train_data)
     prepare(model, recipe, train_data)
-    if entry.task == "detect" and "masks" not in entry.needs and not (recipe.rotate or recipe.shear):
-        train_data = train_data.with_boxes_only()
+    train_data = learning_view(train_data, job["model"], recipe)
     batch = min(recipe.batch_size, len(train_data))
     workers = worker_count(job["workers"], len(train_data))
 

@@ -205,9 +205,7 @@ def _run(
     if len(train_data.index.problems) > 5:
         say(f"note: and {len(train_data.index.problems) - 5} more; saccade data show lists them")
     recipe = settings.recipe
-    tilted = recipe.rotate or recipe.shear  # then a mask gives a tighter box than the box's own corners
-    if model.task == "detect" and "masks" not in find(settings.model).needs and not tilted:
-        train_data = train_data.with_boxes_only()
+    train_data = learning_view(train_data, settings.model, recipe)
     skipped: dict[str, str] = {}
     try:
         if isinstance(model, StagedModel):
@@ -266,6 +264,13 @@ def _run(
     score = f"{main} {metrics[main]:.4f} on {settings.val_split}, " if main else ""
     say(f"{score}{learnt:.0f} s of training; model, curves and report: {folder}")
     return Run(folder, metrics)
+
+
+def learning_view(data: Dataset, model: str, recipe: Recipe) -> Dataset:
+    """The training data without instance masks where the model of this name cannot use them: they cost time and memory."""
+    entry = find(model)
+    tilted = recipe.rotate or recipe.shear  # then a mask gives a tighter box than the box's own corners
+    return data.with_boxes_only() if entry.task == "detect" and "masks" not in entry.needs and not tilted else data
 
 
 def prepare(model: Model, recipe: Recipe, data: Dataset) -> None:

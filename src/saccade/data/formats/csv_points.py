@@ -372,8 +372,7 @@ def write(dataset: Dataset, out: Path) -> list[str]:
                 if not objects[number]:
                     writer.writerow([path, *[""] * (len(header) - 1 - with_split), *[split] * with_split])
     write_class_names(out, dataset.classes)
-    if twice:
-        losses.append(f"{twice} images of several splits stand in the first of them only")
+    losses += fs.split_losses((), twice)
     if renamed:
         losses.append(f"{renamed} image ids change to the paths of their files")
     return losses

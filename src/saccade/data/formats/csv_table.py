@@ -43,6 +43,7 @@ from saccade.data.formats.files import (
     file_names,
     image_hw,
     is_split,
+    split_losses,
     split_name,
     split_rank,
     splits_of,
@@ -206,8 +207,7 @@ def write(dataset: Dataset, out: Path) -> list[str]:
                 if not count:
                     writer.writerow([path, width, height, "", "", "", "", "", *tail])
     write_class_names(out, dataset.classes)
-    if twice:
-        losses.append(f"{twice} images of several splits stand in the first of them only")
+    losses += split_losses((), twice)
     if unlabelled:
         losses.append(f"{unlabelled} images without a label are left out")
     return losses

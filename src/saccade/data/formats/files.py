@@ -8,7 +8,7 @@ import re
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -308,6 +308,18 @@ def count_losses(dataset: Dataset, title: str, keeps: set[str]) -> list[str]:
         "keypoints": "objects' key points", "mask": "class masks", "captions": "captions",
     }  # fmt: skip
     return [f"{counts[k]} {words[k]} are lost: {title} has no place for them" for k in words if k not in keeps and counts.get(k)]
+
+
+def split_losses(splits: Iterable[str], twice: int = 0) -> list[str]:
+    """What is lost of the splits, in words.
+
+    Args:
+        splits: names in a format that knows splits by their folders only; nothing where any name can be written.
+        twice: images of several splits that are written with the first.
+    """
+    other = [name for name in splits if name and not is_split(name)]
+    lost = [f"the splits {', '.join(other)} are lost: only train, val, trainval, test have folders"] if other else []
+    return lost + ([f"{twice} images of several splits stand in the first of them only"] if twice else [])
 
 
 def unique_names(names: dict[int, str]) -> list[str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from saccade.data.dataset import Dataset
-from saccade.data.formats.files import copy_image, count_losses, is_split, split_name, split_rank, splits_of
+from saccade.data.formats.files import copy_image, count_losses, is_split, split_losses, split_name, split_rank, splits_of
 from saccade.data.formats.scan import (
     TABLE_NAMES,
     Problems,
@@ -108,7 +108,7 @@ def write(dataset: Dataset, out: Path) -> list[str]:
     """``[split/]class/image``; images without a label or, where there are splits, without one, are left out."""
     losses = count_losses(dataset, TITLE, set(HOLDS))
     by_split = splits_of(dataset)
-    if any(name and not is_split(name) for name in by_split):
+    if any(name and not is_split(name) for name in by_split):  # one without a folder costs all of them
         losses.append(f"the splits {', '.join(n for n in by_split if n)} are lost: only train, val, trainval, test have folders")
         by_split = {"": list(dict.fromkeys(i for members in by_split.values() for i in members))}
     if set(by_split) != {""} and by_split.get(""):
@@ -131,8 +131,7 @@ def write(dataset: Dataset, out: Path) -> list[str]:
             seen.add(number)
     if unlabelled:
         losses.append(f"{unlabelled} images without a label are left out")
-    if twice:
-        losses.append(f"{twice} images of several splits stand in the first of them only")
+    losses += split_losses((), twice)
     write_class_names(out, folders)
     return losses
 

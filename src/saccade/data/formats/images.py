@@ -133,9 +133,6 @@ def write(dataset: Dataset, out: Path) -> list[str]:
     lost: list[str] = []
     names = fs.file_names(dataset, flat=False)
     by_split = fs.splits_of(dataset)
-    others = [name for name in by_split if name and not fs.is_split(name)]
-    if others:
-        lost.append(f"the splits {', '.join(others)} are lost: only train, val, trainval, test have folders")
     places: dict[int, str] = {}
     taken: set[str] = set()
     twice = renamed = 0
@@ -148,8 +145,7 @@ def write(dataset: Dataset, out: Path) -> list[str]:
             path = places[number] = _place(names[number], split if fs.is_split(split) else "", taken)
             renamed += path != record.image_id
             fs.copy_image(dataset, record, out / path)
-    if twice:
-        lost.append(f"{twice} images of several splits stand in the first of them only")
+    lost += fs.split_losses(by_split, twice)
     if renamed:
         lost.append(f"{renamed} image ids change to the paths of their files")
     by_name = _labels(list(places.values()), "auto", None)

@@ -288,12 +288,9 @@ def write(dataset: Dataset, out: Path) -> list[str]:
     if both:
         lost.append(f"{both} captions are lost: the truth of an ink is its class")
     by_split = fs.splits_of(dataset)
-    if other := [s for s in by_split if s and not fs.is_split(s)]:
-        lost.append(f"the splits {', '.join(other)} are lost: only train, val, trainval, test have folders")
     names = _paths(records, by_split)
     twice = sum(len(members) for members in by_split.values()) - len(names)
-    if twice:
-        lost.append(f"{twice} images of several splits stand in the first of them only")
+    lost += fs.split_losses(by_split, twice)
     if renamed := sum(name != records[i].image_id for i, name in names.items()):
         lost.append(f"{renamed} image ids change to the names of their files")
     for i, name in names.items():

@@ -41,6 +41,7 @@ from saccade.data.formats.files import (
     image_hw,
     is_split,
     read_text,
+    split_losses,
     split_name,
     split_rank,
     splits_of,
@@ -362,11 +363,7 @@ def write(dataset: Dataset, out: Path) -> list[str]:
                 Image.fromarray(array).save(target, format="PNG")
     table = {"classes": {str(k + 1): name for k, name in enumerate(index.classes)}}
     (out / TABLE_NAMES[0]).write_text(json.dumps(table, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    other = [name for name in by_split if name and not is_split(name)]
-    if other:
-        losses.append(f"the splits {', '.join(other)} are lost: only train, val, trainval, test have folders")
-    if twice:
-        losses.append(f"{twice} images of several splits stand in the first of them only")
+    losses += split_losses(by_split, twice)
     if bare:
         losses.append(f"{bare} boxes of objects without an outline are left out")
     if hidden:

@@ -34,6 +34,7 @@ from saccade.data.formats.files import (
     image_hw,
     is_split,
     read_text,
+    split_losses,
     split_name,
     split_rank,
     splits_of,
@@ -212,14 +213,9 @@ def write_pairs(dataset: Dataset, out: Path, save: Callable[[Record, Path], None
             target = out / "masks" / place
             target.parent.mkdir(parents=True, exist_ok=True)
             save(record, target)
-    losses = []
-    other = [name for name in by_split if name and not is_split(name)]
-    if other:
-        losses.append(f"the splits {', '.join(other)} are lost: only train, val, trainval, test have folders")
+    losses = split_losses(by_split, twice)
     if without:
         losses.append(f"{without} images without a mask are left out")
-    if twice:
-        losses.append(f"{twice} images of several splits stand in the first of them only")
     return losses
 
 

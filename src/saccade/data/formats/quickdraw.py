@@ -251,8 +251,6 @@ def write(dataset: Dataset, out: Path) -> list[str]:
     strokes_of([r for _, r in fs.unique_records(dataset)], TITLE)
     losses = fs.count_losses(dataset, TITLE, set(HOLDS))
     by_split = fs.splits_of(dataset)
-    if other := [s for s in by_split if s and not fs.is_split(s)]:
-        losses.append(f"the splits {', '.join(other)} are lost: only train, val, trainval, test have folders")
     names = _file_names(dataset.classes)
     seen: set[int] = set()
     unlabelled = twice = scaled = 0
@@ -281,8 +279,7 @@ def write(dataset: Dataset, out: Path) -> list[str]:
         losses.append(f"the coordinates of {scaled} drawings are scaled to 0..255 and rounded")
     if unlabelled:
         losses.append(f"{unlabelled} images without a label are left out")
-    if twice:
-        losses.append(f"{twice} images of several splits stand in the first of them only")
+    losses += fs.split_losses(by_split, twice)
     return losses
 
 

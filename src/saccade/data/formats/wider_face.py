@@ -257,8 +257,7 @@ def write(dataset: Dataset, out: Path) -> list[str]:
             (out / f"wider_face_split/wider_face{word}_bbx_gt.txt").write_text("".join(truth), encoding="utf-8", newline="\n")
         if listed:
             (out / f"wider_face_split/wider_face{word}_filelist.txt").write_text("".join(listed), encoding="utf-8", newline="\n")
-    if twice:
-        lost.append(f"{twice} images of several splits stand in the first of them only")
+    lost += fs.split_losses((), twice)
     if renamed:
         lost.append(f"{renamed} image ids change to the paths of their files")
     return lost

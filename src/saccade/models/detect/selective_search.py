@@ -33,6 +33,7 @@ from torchvision.ops import box_iou
 
 from saccade.data.dataset import Dataset, as_tensor_image
 from saccade.types.errors import DataError, UsageError
+from saccade.types.machine import usable_cores
 
 Mode = Literal["fast", "quality"]
 
@@ -169,7 +170,7 @@ class ProposalCache:
             except DataError as error:
                 problems.append(error)
 
-        with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
+        with ThreadPoolExecutor(workers or usable_cores()) as pool:
             for done, _ in enumerate(pool.map(one, range(len(dataset))), 1):
                 if progress:
                     progress(done, len(dataset))
