@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from saccade.types.errors import UsageError, suggest
+
+OWN: list[Callable[[], None]] = []
+"""Functions that register saccade's own networks with timm (``saccade_NAME``); the room of the models, below, adds its one."""
+
+
+def register_own() -> None:
+    """Make saccade's own networks known to timm."""
+    for register in OWN:
+        register()
 
 
 def check_backbone(name: str, option: str = "model.backbone: ") -> None:
@@ -13,5 +24,7 @@ def check_backbone(name: str, option: str = "model.backbone: ") -> None:
     """
     import timm
 
+    if name.startswith("saccade_"):
+        register_own()
     if not timm.is_model(name) or set(name) & set(":/\\"):
         raise UsageError(f"{option}timm has no model {name!r}{suggest(name.partition('.')[0], timm.list_models())}")

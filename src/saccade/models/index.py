@@ -74,6 +74,18 @@ ENTRIES: tuple[Entry, ...] = (
         summary="two convolutions and three dense layers on 32x32 grey images",
     ),
     Entry(
+        name="alexnet",
+        task="classify",
+        paper="Krizhevsky, Sutskever, Hinton: ImageNet Classification with Deep Convolutional Neural Networks",
+        year=2012,
+        builder="saccade.models.classify.alexnet:alexnet",
+        needs=("fixed size",),
+        row="C2",
+        tiny={"size": 67, "width": 0.0625},
+        summary="five convolutions, ReLU, dropout; the paper's two towers, or torchvision's one with its weights",
+        weights="torchvision AlexNet_Weights.IMAGENET1K_V1 (model.form=one_tower)",
+    ),
+    Entry(
         name="ssdlite",
         task="detect",
         paper="Sandler et al.: MobileNetV2 (SSDlite); Liu et al.: SSD; Lin et al.: FPN; Feng et al.: TOOD",

@@ -10,11 +10,26 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from saccade.layers import backbones
 from saccade.models.base import Model
 from saccade.models.index import Entry, entries
 from saccade.types.coerce import coerce
 from saccade.types.errors import UsageError, suggest
 from saccade.types.recipe import Recipe
+
+
+def register_own_networks() -> None:
+    """Register the networks of our classifiers with timm, as ``saccade_NAME``."""
+    from saccade.models.classify.network import register_with_timm
+
+    for entry in entries().values():
+        if entry.task == "classify":
+            networks = getattr(importlib.import_module(entry.module), "NETWORKS", {})
+            for name, network in networks.items():
+                register_with_timm(name, network)
+
+
+backbones.OWN.append(register_own_networks)
 
 NOT_OPTIONS = ("num_classes", "pretrained")
 
