@@ -17,6 +17,7 @@ import pytest
 from scipy import stats
 
 from saccade.data.load import load_data
+from saccade.engine.bundle import load_bundle
 from saccade.types.errors import UsageError
 from saccade.workflows import compare as workflow
 from saccade.workflows.compare import compare, interval, most_apart, nested_subset, parse_budget, parse_model_sets
@@ -182,6 +183,22 @@ def test_X5_a_run_that_fails_stops_no_other_and_its_error_is_one_line(tmp_path):
 
 
 @pytest.mark.slow
+def test_X5_a_label_lets_one_system_take_part_in_two_forms(tmp_path):
+    options = TINY | parse_model_sets(["relu:model.activation=relu"], ["lenet5", "relu=lenet5"])
+    first = compare(["lenet5", "relu=lenet5"], DATA, out=tmp_path, options=options, workers=0, say=quiet)
+    assert sorted(row["model"] for row in first.rows) == ["lenet5", "relu"]
+    assert not first.failures
+    relu = {load_bundle(p.parent.parent).build_options.get("activation") for p in tmp_path.glob("runs/*/run/model/model.json")}
+    assert relu == {None, "relu"}
+    assert "relu: lenet5 recipe.batch_size=8 model.activation=relu" in (tmp_path / "table.md").read_text()
+    before = files(tmp_path)
+    renamed = compare(
+        ["lenet5", "rectified=lenet5"], DATA, out=tmp_path, options=TINY | {"rectified": options["relu"]}, workers=0, say=quiet
+    )
+    assert files(tmp_path) == before  # a label is no part of a run
+    assert {row["model"]: row["value"] for row in renamed.rows}["rectified"] == {row["model"]: row["value"] for row in first.rows}["relu"]
+
+
 def test_X5_a_budget_becomes_epochs_once_and_is_reused(tmp_path):
     said = []
     options = {"*": {"recipe.batch_size": 8}}
@@ -355,7 +372,10 @@ def test_X5_model_sets_are_parsed():
     [
         (["lenet5", "lenett"], {}, "no model 'lenett'"),
         (["lenet5", "unet"], {}, "unet is for segment, not for classify"),
-        (["lenet5", "lenet5"], {}, "named twice"),
+        (["lenet5", "lenet5"], {}, "named twice; a label tells"),
+        (["lenet5", "other=lenet5"], {}, "lenet5 and other are the same model with the same options"),
+        (["a b=lenet5"], {}, "a label has letters"),
+        (["x=lenett"], {}, "no model 'lenett'"),
         ([], {}, "at least one model"),
         (["lenet5"], {"options": {"x": {}}}, "'x', which does not take part"),
         (["lenet5"], {"seeds": 0}, "seeds is a whole number"),

@@ -11,7 +11,9 @@ from saccade.cli import options as o
 
 def compare(
     data: o.Data,
-    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Names of `saccade models`, all of one task.")],
+    models: Annotated[
+        list[str], typer.Argument(metavar="MODEL...", help="Names of `saccade models`, all of one task; LABEL=NAME for another form of one.")
+    ],
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Runs a model; from three on with intervals.")] = 1,
     budget: Annotated[str | None, typer.Option("--budget", metavar="TIME", help="Training time a run: 90s, 10m, 2h.")] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Of every model, instead of its recipe's.")] = None,
@@ -37,7 +39,7 @@ def compare(
 
       saccade compare set:mnist lenet5 timm/resnet18 --budget 2m
 
-      saccade compare cells/ unet --data-sizes 0.25,0.5,1 --set unet:model.backbone=resnet18
+      saccade compare cells/ unet unet18=unet --set unet18:model.backbone=resnet18 --data-sizes 0.25,0.5,1
     """
     from saccade.types.errors import UsageError
     from saccade.workflows import compare as workflow

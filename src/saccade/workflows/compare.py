@@ -99,9 +99,13 @@ class Comparison:
 
 @dataclass
 class _Model:
-    """A system that takes part: ``given`` are its dotted overrides, ``recipe`` and ``options`` what they come to."""
+    """A system that takes part: ``given`` are its dotted overrides, ``recipe`` and ``options`` what they come to.
+
+    ``name`` is what the table calls it, ``system`` the registered name.
+    """
 
     name: str
+    system: str
     kind: str
     given: Values
     options: Values = field(default_factory=dict)
@@ -153,7 +157,8 @@ def compare(
     Called again with the same arguments it goes on where it stopped; with more models or seeds it only runs what is new.
 
     Args:
-        models: registered names, all of one task.
+        models: registered names, all of one task. ``LABEL=NAME`` gives one a label, so that one system can take part in several forms:
+            ``["unet", "unet18=unet"]`` with ``options={"unet18": {"model.backbone": "resnet18"}}``.
         data: folder, file, ``set:NAME`` or ``synthetic:NAME``. Splits that the files do not state are made once, for all.
         seeds: runs a model, with the seeds 0, 1, ...; from three on the table has intervals.
         epochs: of every model that has epochs; None leaves each its recipe's.
@@ -161,7 +166,7 @@ def compare(
             this machine, and written to plan.json, which a restart or another machine reuses.
         metric: what ranks; None takes the task's main metric.
         out: folder of everything.
-        options: dotted overrides by model, ``{"ssdlite": {"model.size": 320}}``; under ``"*"`` for every model.
+        options: dotted overrides by model (or its label), ``{"ssdlite": {"model.size": 320}}``; under ``"*"`` for every model.
         format, split_file: how the data are read.
         task: what the models must be for; None takes it from them.
         jobs: runs at once, spread over the GPUs, or sharing the CPU's threads (which may change last digits). Their times and latencies
@@ -292,27 +297,44 @@ def _contestants(
     names = [models] if isinstance(models, str) else list(models)
     if not names:
         raise UsageError("give at least one model")
-    if len(set(names)) < len(names):
-        raise UsageError(f"model {next(n for n in names if names.count(n) > 1)!r} is named twice")
-    entries = {name: find(name) for name in names}
+    labels = [label_of(name) for name in names]
+    if len(set(labels)) < len(labels):
+        twice = next(label for label in labels if labels.count(label) > 1)
+        raise UsageError(f"model {twice!r} is named twice; a label tells two forms of it apart: small={twice}")
+    entries = {label: find(name.rpartition("=")[2]) for label, name in zip(labels, names, strict=True)}
     for name in options:
         if name != ALL and name not in entries:
-            raise UsageError(f"options are given for {name!r}, which does not take part{suggest(name, names)}")
-    wanted = task or entries[names[0]].task
+            raise UsageError(f"options are given for {name!r}, which does not take part{suggest(name, labels)}")
+    wanted = task or entries[labels[0]].task
     for name, entry in entries.items():
         if entry.task != wanted:
             raise UsageError(f"{name} is for {entry.task}, not for {wanted}: models of one task are compared")
-    out = []
+    out: list[_Model] = []
     for name, entry in entries.items():
-        model = _Model(name, entry.kind, {**options.get(ALL, {}), **options.get(name, {})})
+        model = _Model(name, entry.name, entry.kind, {**options.get(ALL, {}), **options.get(name, {})})
         if epochs is not None and model.has_epochs:
             model.given["recipe.epochs"] = epochs
         try:
             model.options, model.recipe = resolve(entry, model.given)
         except UsageError as error:
             model.error = str(error)
+        twin = next((m for m in out if (m.system, m.given) == (model.system, model.given) and not model.error), None)
+        if twin:
+            raise UsageError(f"{twin.name} and {name} are the same model with the same options; give one of them --set {name}:...")
         out.append(model)
     return out, wanted
+
+
+def label_of(model: str) -> str:
+    """What the table calls a model: LABEL of ``LABEL=NAME``, else the name.
+
+    >>> label_of("unet18=unet"), label_of("unet")
+    ('unet18', 'unet')
+    """
+    label, equals, name = model.rpartition("=")
+    if equals and not re.fullmatch(r"[\w.+-]{1,40}", label):
+        raise UsageError(f"{model!r}: a label has letters, digits and . + - _, at most 40 of them")
+    return label or name
 
 
 def _write_splits(folder: Path, source: Dataset, sizes: Sequence[float]) -> tuple[str, dict[str, np.ndarray]]:
@@ -334,7 +356,9 @@ def _calibrate(queue: _Queue, models: list[_Model], budget: float, size: float, 
         if model.error or not model.has_epochs:
             continue
         recipe = asdict(model.recipe.replace(epochs=1))
-        question = plain({"options": model.options, "recipe": recipe, "data": fingerprints, "budget": budget, "size": size})
+        question = plain(
+            {"model": model.system, "options": model.options, "recipe": recipe, "data": fingerprints, "budget": budget, "size": size}
+        )
         entry = known.get(model.name, {})
         if entry.get("question") != question:
             entry = queue.calibrate(model, budget, size)
@@ -357,11 +381,11 @@ def _jobs(out: Path, models: list[_Model], seeds: int, sizes: Sequence[float], c
                 if model.error:
                     continue
                 identity = [
-                    model.name, model.options, asdict(model.recipe), seed, size, fingerprints, version("saccade")
+                    model.system, model.options, asdict(model.recipe), seed, size, fingerprints, version("saccade")
                 ]  # fmt: skip
                 key = hashlib.sha256(json.dumps(plain(identity), sort_keys=True).encode()).hexdigest()[:16]
                 content = common | {
-                    "what": "train", "model": model.name, "options": plain(model.given), "seed": seed,
+                    "what": "train", "model": model.system, "options": plain(model.given), "seed": seed,
                     "split_file": str((out / "splits" / f"{size:g}.json").resolve()),
                 }  # fmt: skip
                 work.append(_Job(model.name, seed, size, out / "runs" / key, content))
@@ -416,7 +440,7 @@ class _Queue:
         """Epochs that fit into the budget, by a process that has the machine alone."""
         self.say(f"{model.name}: times a few steps")
         content = self.common | {
-            "what": "calibrate", "model": model.name, "options": plain(model.given), "budget": budget,
+            "what": "calibrate", "model": model.system, "options": plain(model.given), "budget": budget,
             "split_file": str((self.out / "splits" / f"{size:g}.json").resolve()),
         }  # fmt: skip
         folder = self.out / "calibration" / model.name.replace("/", "-")
@@ -639,6 +663,7 @@ def _facts(
             "data fingerprint": source.fingerprint(),
             "measured on": f"{len(test)} images of the split {split}, by one evaluator with one setting of score, IoU and cap",
             "training": length,
+            **_named(models),
             "seeds": f"0 to {seeds - 1}" if seeds > 1 else "0",
             "intervals": "95 %: Student's t over seeds from three on; of one seed bootstrap over images; differences paired by seed",
             "latency": "median of a preprocessed image through network and decoding, after warm-up; images/s: batches of 8",
@@ -649,6 +674,16 @@ def _facts(
             "date": here["date"],
         },
     }
+
+
+def _named(models: Sequence[_Model]) -> Values:
+    """What a label stands for, and the options that were given."""
+    told = []
+    for model in models:
+        given = [f"{key}={value}" for key, value in model.given.items() if key != "recipe.epochs"]
+        if given or model.name != model.system:
+            told.append(f"{model.name}: {' '.join([model.system, *given])}")
+    return {"models": "; ".join(told)} if told else {}
 
 
 # ------------------------------------------------------------------------------------------------------------- the page
@@ -722,7 +757,8 @@ def most_apart(scores: Mapping[str, Mapping[str, float]], data: Dataset, count: 
 
 
 def parse_model_sets(items: Sequence[str], models: Sequence[str]) -> dict[str, Values]:
-    """``["ssdlite:model.size=96", "recipe.lr=0.01"]`` to ``options`` of :func:`compare`; without a model for all."""
+    """``["ssdlite:model.size=96", "recipe.lr=0.01"]`` to ``options`` of :func:`compare`; without a model (or label) for all."""
+    models = [label_of(model) for model in models]
     out: dict[str, Values] = {}
     for item in items:
         key, equals, value = item.partition("=")
