@@ -104,7 +104,9 @@ def split(
 
     Examples:
       saccade data split blood/ --out splits.json
+
       saccade data split scans/ --group 'patient(\d+)' --folds 5 --out folds/
+
       saccade train ssdlite blood/ --split-file splits.json
     """
     from pathlib import Path

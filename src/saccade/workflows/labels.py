@@ -338,7 +338,7 @@ def _predict(model: Model, held: Dataset, workers: int | None) -> dict[str, np.n
 
     if model.task == "segment":
         model.keep_scores = True  # type: ignore[assignment]
-    evaluation = evaluate_model(model, held, settings=DECODE, workers=workers, watch=watch)
+    evaluation = evaluate_model(model, held, settings=DECODE, workers=workers, watch=watch, intervals=False)
     out = {"numbers": np.array([number for number, _ in rows], dtype=np.int64)} | _skipped(evaluation.skipped)
     if model.task == "classify":
         out["probabilities"] = np.stack([kept[0] for _, kept in rows])
