@@ -222,6 +222,7 @@ BROKEN_NAMES = {
     "a Python object": "names: !!python/object/apply:os.system ['true']\n",
     "tabs": "names:\n\t- cat\n",
     "deep": "names: " + "[" * 5000 + "\n",
+    "deep again and again": "names: [" + ("[" * 300 + "]" * 300 + ",\n") * 200 + "]\n",
     "of other data": "names: [only]\n",
 }
 
@@ -231,6 +232,12 @@ def test_T1_yolo_broken_names_are_one_line(tmp_path, name):
     with pytest.raises(DataError) as caught:
         yolo.read(make(tmp_path, {"a.txt": GOOD}, config=BROKEN_NAMES[name]))
     assert "data.yaml" in one_line(caught.value)
+
+
+def test_T1_yolo_deep_brackets_are_refused_at_once(tmp_path):
+    """PyYAML looks at every open bracket for every character: 120 kB of them took it minutes."""
+    with pytest.raises(DataError, match="nested deeper than 16"):
+        yolo.read(make(tmp_path, {"a.txt": GOOD}, config=BROKEN_NAMES["deep again and again"]))
 
 
 def test_T1_yolo_names_of_other_data_are_an_error_a_few_stray_ids_are_not(tmp_path):

@@ -215,11 +215,20 @@ def _yaml_names(file: Path) -> tuple[dict[int, str], dict[str, Any]] | None:
     return out, {str(k): v for k, v in data.items() if k != "names"}
 
 
+DEEPEST = 16
+"""Brackets within brackets in a data.yaml."""
+
+
 def _plain_loader() -> type:
-    """A safe loader without aliases (a "billion laughs" would grow on use) and with names such as yes and no as text."""
+    """A safe loader without aliases (a "billion laughs" would grow on use) and deep nesting, and with names such as yes and no as text."""
     import yaml
 
     class Loader(yaml.SafeLoader):
+        def fetch_flow_collection_start(self, token: Any) -> None:
+            if self.flow_level >= DEEPEST:  # every level makes every later character slower
+                raise yaml.YAMLError(f"brackets are nested deeper than {DEEPEST}")
+            super().fetch_flow_collection_start(token)
+
         def compose_node(self, parent: Any, index: Any) -> Any:
             if self.check_event(yaml.AliasEvent):
                 raise yaml.YAMLError("aliases are not allowed")
