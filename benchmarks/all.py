@@ -20,6 +20,7 @@ QUICK = {
     "coco_eval": ["--images", "200", "--rounds", "1"],
     "coco_read": ["--annotations", "20000", "--rounds", "1"],
     "convert": ["--set", "bccd"],
+    "coverage": ["--images", "20", "--repetitions", "50"],
     "faster_rcnn": ["--rounds", "3"],
     "fuzz": ["--count", "200"],
     "import_time": ["--quick"],

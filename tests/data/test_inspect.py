@@ -221,3 +221,38 @@ def test_T2_inspect_empty_truth_and_one_image(tmp_path):
     found = inspect_data(data, workers=0)
     assert found.facts["objects"]["count"] == 0
     assert kinds(found)["absent class"].count == 2
+
+
+def test_T2_inspect_takes_no_crowd_for_a_double_box(tmp_path):
+    """A crowd lies over single objects by design."""
+    picture(tmp_path, "0.png")
+    twice = [[1, 1, 30, 30], [1, 1, 30, 29]]
+    for crowd, expected in ((False, {"double box"}), (True, set())):
+        one = record("0.png", twice, iscrowd=np.array([False, crowd]))
+        seen = kinds(inspect_data(Dataset(boxes_index(tmp_path, [one])), duplicates=False, workers=0))
+        assert {"double box", "two classes"} & set(seen) == expected, crowd
+
+
+def test_T2_inspect_box_limits_are_width_and_height(tmp_path):
+    """Two boxes that leave a wide image, and one that leaves it only if its sides were exchanged."""
+    for name in ("0.png", "1.png", "2.png"):
+        picture(tmp_path, name, size=(64, 48))
+    records = [record("0.png", [[5, 5, 60, 20]]), record("1.png", [[5, 5, 20, 60]]), record("2.png", [[5, 5, 70, 20]])]
+    seen = kinds(inspect_data(Dataset(boxes_index(tmp_path, records)), duplicates=False, workers=0))
+    assert sorted(place.split(":")[0] for place in seen["box outside"].examples) == ["1.png", "2.png"]
+
+
+def test_T2_inspect_tells_imbalance_and_classes_missing_in_a_split(tmp_path):
+    picture(tmp_path, "0.png")
+    picture(tmp_path, "1.png")
+    many = [[k % 8, k // 8, k % 8 + 5 + k / 7, k // 8 + 6] for k in range(50)]
+    splits = {"train": np.array([0]), "test": np.array([1])}
+    for count, expected in ((50, True), (49, False)):
+        records = [record("0.png", many[:count]), record("1.png", [[1, 1, 20, 20]], [1])]
+        found = quick_findings(Dataset(boxes_index(tmp_path, records, splits=splits)))
+        seen = {f.kind: f for f in found}
+        assert ("imbalance" in seen) == expected, count
+        assert sorted(seen["class missing in a split"].examples) == ["test: a", "train: b"]
+    whole = [record(name, [[1, 1, 20, 20], [1, 1, 9, 9]], [0, 1]) for name in ("0.png", "1.png")]
+    quiet = {f.kind for f in quick_findings(Dataset(boxes_index(tmp_path, whole, splits=splits)))}
+    assert not {"imbalance", "class missing in a split"} & quiet

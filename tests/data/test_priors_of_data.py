@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
+from saccade.data.dataset import Dataset
 from saccade.data.load import load_data
 from saccade.data.priors import box_sizes, fit_priors
+from saccade.data.records import DataIndex, PackedRecords, Record
 from saccade.types.errors import UsageError
 
 
@@ -17,6 +19,13 @@ def test_D27_sizes_are_those_of_the_input(real):
     np.testing.assert_allclose(stretched, original * [320 / 640, 320 / 480])
     wide = box_sizes(data, (240, 640))
     np.testing.assert_allclose(wide, original / 2)
+
+
+def test_D27_crowds_are_no_sizes(tmp_path):
+    boxes, labels = np.array([[0, 0, 10, 20], [0, 0, 60, 40]], np.float32), np.zeros(2, np.int64)
+    record = Record("0.png", "0", (48, 64), boxes=boxes, labels=labels, iscrowd=np.array([False, True]))
+    data = Dataset(DataIndex("test", tmp_path, ["a"], PackedRecords([record]), tasks=("detect",)))
+    assert box_sizes(data).tolist() == [[10, 20]]
 
 
 def test_D27_mean_iou_of_one_prior_by_hand_and_more_are_better(real):

@@ -2,12 +2,14 @@
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from saccade.data import view
 from saccade.data.load import load_data
 from saccade.types import drawing
 from saccade.types.errors import DataError, UsageError
+from saccade.types.sample import Sample
 
 
 def test_T2_view_draws_boxes_where_they_are():
@@ -26,6 +28,27 @@ def test_T2_view_draws_masks_points_labels_and_captions():
         shown = view.draw_truth(data[0], data.classes, smallest=96)
         same = shown.size == plain.size and np.array_equal(np.asarray(shown), np.asarray(plain))
         assert not same, task
+
+
+def test_T2_view_colours_masks_and_points_at_their_scale():
+    image = torch.zeros(3, 20, 40, dtype=torch.uint8)
+    mask = torch.zeros(20, 40, dtype=torch.int64)
+    mask[15:, 30:] = 2
+    shown = np.asarray(view.draw_truth(Sample(image, {"mask": mask}), ["ground", "a", "b"], smallest=80))
+    assert shown.shape == (40, 80, 3)
+    np.testing.assert_allclose(shown[35, 70], 0.45 * np.array(drawing.color(2)), atol=1)
+    assert shown[29, 70].tolist() == shown[35, 59].tolist() == [0, 0, 0]
+
+    target = {
+        "boxes": torch.tensor([[0.0, 0, 40, 20]]), "labels": torch.tensor([0]), "iscrowd": torch.tensor([False]),
+        "keypoints": torch.tensor([[[30.0, 15], [20, 15]]]), "visibility": torch.tensor([[2, 0]]),
+    }  # fmt: skip
+    shown = np.asarray(view.draw_truth(Sample(image, target), ["a"], smallest=80))
+    assert shown[30, 60].tolist() == list(drawing.color(0))
+    assert shown[30, 40].tolist() == [0, 0, 0]  # not in the picture
+
+    captions = [view.draw_truth(Sample(image, {"captions": texts}), []) for texts in ([], ["a cell"], ["a cell", "two cells", "three"])]
+    assert [picture.height for picture in captions] == [80, 98, 116]  # a strip for each of the first two
 
 
 def test_T2_view_chooses_images_by_class_evenly_or_by_seed(real):

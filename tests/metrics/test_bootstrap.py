@@ -1,4 +1,4 @@
-"""Bootstrap intervals (CANON X5) against SciPy, against metrics computed anew on every resample, and by their coverage."""
+"""Intervals (CANON X5) against SciPy, against metrics computed anew on every resample, and by their coverage."""
 
 import math
 import time
@@ -9,7 +9,7 @@ import torch
 from scipy import stats
 
 from saccade.metrics import bootstrap
-from saccade.metrics.bootstrap import RECALLS, intervals
+from saccade.metrics.bootstrap import RECALLS, Resampler, Support, ends, intervals, wilson
 from saccade.metrics.classification import ClassificationMetric
 from saccade.metrics.detection import DetectionImage, DetectionMetric
 from saccade.metrics.generation import GenerationMetric
@@ -82,7 +82,7 @@ def segmentation_metric(pairs, classes="abcd"):
 
 
 def blocks(metric, draws, seed):
-    return np.concatenate(list(bootstrap._resamples(metric.resampler(), draws, seed)))
+    return np.concatenate(list(bootstrap.resamples(metric.resampler(), draws, seed)))
 
 
 def expect_equal(fast, literal, atol=1e-9):
@@ -90,30 +90,97 @@ def expect_equal(fast, literal, atol=1e-9):
         np.testing.assert_allclose(values, [one[name] for one in literal], atol=atol, err_msg=name)
 
 
-def test_X5_accuracy_interval_is_scipys():
+def test_X5_accuracy_interval_is_scipys_wilson():
     scores, labels = classified()
     metric = classification_metric(scores, labels)
-    right = (scores.argmax(1) == labels).astype(float)
-    for method in ("percentile", "bca"):
-        ours = intervals(metric, ["accuracy"], draws=5000, method=method)["accuracy"]
-        theirs = stats.bootstrap((right,), np.mean, n_resamples=5000, method=method, rng=np.random.default_rng(1)).confidence_interval
-        assert ours == pytest.approx(tuple(theirs), abs=0.009), method  # one image is 0.0083
+    right = int((scores.argmax(1) == labels).sum())
+    for level in (0.95, 0.8):
+        ours = intervals(metric, ["accuracy"], draws=5000, level=level)["accuracy"]
+        theirs = stats.binomtest(right, 120).proportion_ci(level, method="wilson")
+        assert ours == pytest.approx(tuple(theirs), abs=0.003), level  # one image is 0.0083
 
 
-def test_X5_bca_ends_are_scipys_on_the_same_resamples():
-    """A skewed mean; SciPy draws the same indices from the same generator."""
-    values = np.random.default_rng(3).exponential(size=40)
+@pytest.mark.parametrize(("right", "size"), [(0, 7), (3, 7), (7, 7), (40, 41)])
+def test_X5_wilsons_interval_is_scipys(right, size):
+    theirs = stats.binomtest(right, size).proportion_ci(0.9, method="wilson")
+    assert wilson(right / size, size, stats.norm.ppf(0.95)) == pytest.approx(tuple(theirs), abs=1e-12)
 
-    class Mean:
-        def resampler(self, names=None):
-            return bootstrap.Resampler(len(values), lambda weights: {"mean": weights @ values / weights.sum(1)})
 
-    theirs = stats.bootstrap((values,), np.mean, n_resamples=2000, method="bca", rng=np.random.default_rng(0)).confidence_interval
-    ours = intervals(Mean(), draws=2000, method="bca", seed=0)["mean"]
-    assert ours == pytest.approx(tuple(theirs), abs=1e-9)
-    plain = intervals(Mean(), draws=2000, seed=0, method="percentile")["mean"]
-    assert ours[0] > plain[0]  # a long right tail moves both ends up
-    assert ours[1] > plain[1]
+def made(drawn, support=None, means=None, images=12):
+    return Resampler(images, lambda weights: drawn, 0, support or {}, means or {})
+
+
+def test_X5_ends_are_korns_and_graubards():
+    """Their effective sample size, written out: the class is in 7 of 12 images and has 30 objects."""
+    drawn = {"recall/a": np.random.default_rng(0).normal(0.8, 0.1, 400)}
+    variance = drawn["recall/a"].var() * 7 / 6
+    ratio = stats.t.ppf(0.975, 29) / stats.t.ppf(0.975, 6)
+    size = 0.8 * 0.2 / variance * ratio**2
+    assert size < 30
+    found = ends(made(drawn, {"recall/a": Support(7, 30)}), {"recall/a": 0.8}, drawn)["recall/a"]
+    assert found == pytest.approx(wilson(0.8, size, 1.959964), abs=1e-7)
+    # Less spread than that many objects can have: the objects count.
+    calm = {"recall/a": drawn["recall/a"] * 0.1}
+    assert ends(made(calm, {"recall/a": Support(7, 30)}), {"recall/a": 0.8}, calm)["recall/a"] == pytest.approx(
+        tuple(stats.binomtest(24, 30).proportion_ci(method="wilson"))
+    )
+    # No bound by trials, and all images: the normal's quantile against Student's.
+    calm = {"recall/a": drawn["recall/a"] * 0.5}
+    size = 0.8 * 0.2 / (calm["recall/a"].var() * 12 / 11) * (1.959964 / stats.t.ppf(0.975, 11)) ** 2
+    assert ends(made(calm), {"recall/a": 0.8}, calm)["recall/a"] == pytest.approx(wilson(0.8, size, 1.959964), abs=1e-7)
+    # An image is one trial at least.
+    wild = {"recall/a": np.tile([0.2, 1.0], 50)}
+    assert ends(made(wild, {"recall/a": Support(7, 30)}), {"recall/a": 0.8}, wild)["recall/a"] == pytest.approx(wilson(0.8, 7, 1.959964))
+
+
+def test_X5_a_mean_has_satterthwaites_degrees_of_freedom():
+    """SciPy's Welch test has those of the sum of two means."""
+    rng = np.random.default_rng(1)
+    a, b = rng.normal(0.6, 0.1, 5), rng.normal(0.7, 0.3, 9)
+    freedom = stats.ttest_ind(a, b, equal_var=False).df
+    drawn = {"x/a": np.array([-1, 1]) * a.std() / 5**0.5, "x/b": np.array([-1, 1]) * b.std() / 9**0.5, "x": np.array([-1, 1]) * 0.05}
+    plain = a.var() / 5 + b.var() / 9
+    factor = (a.var(ddof=1) / 5 + b.var(ddof=1) / 9) / plain
+    trials = 4 / (1 / 40 + 1 / 90)
+    ratio = stats.t.ppf(0.975, trials - 1) / stats.t.ppf(0.975, freedom)
+    support = {"x/a": Support(5, 40), "x/b": Support(9, 90)}
+    low, high = ends(made(drawn, support, {"x": ["x/a", "x/b"]}), {"x/a": 0.6, "x/b": 0.7, "x": 0.65}, drawn)["x"]
+    assert (low, high) == pytest.approx(wilson(0.65, 0.65 * 0.35 / (0.05**2 * factor) * ratio**2, 1.959964), abs=1e-6)
+
+
+def test_X5_numbers_rest_on_images_and_objects():
+    """Counted by hand from the truth and predictions."""
+    labels, found = [0, 0, 0, 1, 1], [0, 0, 1, 1, 0]
+    r = classification_metric(np.eye(3)[found] * 0.8 + 0.1, labels, "abc").resampler()
+    assert r.support["accuracy"] == (5, 5)
+    assert [r.support[f"recall/{k}"] for k in "abc"] == [(3, 3), (2, 2), (0, 0)]
+    assert r.support["precision/a"] == (3, 3)
+    assert r.support["f1/b"] == (2, 4)
+    assert r.means["macro_f1"] == ["f1/a", "f1/b"]
+    assert r.means["balanced_accuracy"] == ["recall/a", "recall/b"]
+
+    images = detected(count=20, seed=4)
+    metric = detection_metric(images)
+    r = metric.resampler()
+    asked = [image.truth_labels[~image.crowd] for image in images]
+    real = [image.truth_labels[~(image.crowd | image.difficult)] for image in images]
+    for k in range(4):
+        have, objects = sum(k in one for one in asked), sum(int((one == k).sum()) for one in asked)
+        assert r.support[f"map50/c{k}"] == (have, objects)
+        assert r.support[f"map/c{k}"] == (have, 10 * objects)  # an object at ten overlaps
+        assert r.support[f"recall/c{k}"] == (sum(k in one for one in real), sum(int((one == k).sum()) for one in real))
+    assert r.support["recall"] == (sum(len(one) > 0 for one in real), sum(map(len, real)))
+    numbers = metric.compute()
+    right = numbers["recall"] * r.support["recall"].trials
+    assert r.support["precision"].trials == pytest.approx(right / numbers["precision"])
+    assert r.support["f1"] == (r.support["recall"].images, r.support["recall"].trials + r.support["precision"].trials)
+    assert r.means == {name: [f"{name}/c0", f"{name}/c1", f"{name}/c2"] for name in ("map50", "map")}
+
+    there = np.zeros((3, 4, 4), dtype=np.int64)
+    there[0, 0], there[1, 2:] = 1, 2
+    r = segmentation_metric([(mask.astype(np.uint8), mask) for mask in there]).resampler()
+    assert [r.support[f"iou/{k}"] for k in "abcd"] == [(3, math.inf), (1, math.inf), (1, math.inf), (0, math.inf)]
+    assert r.means["mean_dice"] == ["dice/a", "dice/b", "dice/c"]
 
 
 def test_X5_map50_of_resamples_is_the_metric_computed_anew():
@@ -205,8 +272,6 @@ def test_X5_what_has_no_interval():
         intervals(classification_metric(scores, labels), ["nothing"])
     with pytest.raises(ValueError, match="level"):
         intervals(GenerationMetric(), level=95)
-    sure = classification_metric(np.eye(6)[labels], labels)
-    assert intervals(sure, ["accuracy"], method="bca")["accuracy"] == (1.0, 1.0)
 
 
 def test_X5_images_without_objects_or_detections():
@@ -217,32 +282,79 @@ def test_X5_images_without_objects_or_detections():
     assert all(math.isnan(v) for ends in intervals(metric, draws=20).values() for v in ends)
 
 
-def test_X5_coverage_of_accuracy_is_near_95_percent():
-    """Data of a known distribution: how often the interval holds the true value."""
-    rng = np.random.default_rng(0)
-    for truth, count in ((0.8, 100), (0.6, 60)):
-        hits = 0
-        for trial in range(150):
-            right = rng.random(count) < truth
-            metric = ClassificationMetric(["a", "b"])
-            metric._rows = [(0, int(not r), int(not r), 0.9, "", "", 0.0) for r in right]
-            low, high = intervals(metric, ["accuracy"], draws=300, seed=trial)["accuracy"]
-            hits += low <= truth <= high
-        assert 0.90 <= hits / 150 <= 0.98, (truth, hits / 150)
+def test_X5_where_everything_is_right_the_interval_has_a_width():
+    """No image shows how often the model errs; Wilson's low end for n of n is n / (n + z^2)."""
+    _, labels = classified(count=30)
+    ends = intervals(classification_metric(np.eye(6)[labels], labels), ["accuracy", "recall/a"], draws=50)
+    for name, size in (("accuracy", 30), ("recall/a", int((labels == 0).sum()))):
+        assert ends[name] == pytest.approx((size / (size + 1.959964**2), 1.0), abs=1e-6), name
+    (image,) = detected(count=1, seed=5, boxes=9)
+    clear = np.zeros(len(image.truth_labels), dtype=bool)
+    perfect = image._replace(
+        boxes=image.truth_boxes,
+        labels=image.truth_labels,
+        scores=np.ones(len(clear)),
+        areas=image.truth_areas,
+        crowd=clear,
+        difficult=clear,
+    )
+    metric = detection_metric([perfect._replace(image_id=i) for i in range(4)])
+    assert metric.compute()["map50/c0"] == 1
+    size = 4 * int((image.truth_labels == 0).sum())
+    assert intervals(metric, ["map50/c0"], draws=50)["map50/c0"] == pytest.approx((size / (size + 1.959964**2), 1.0), abs=1e-6)
+    there = np.eye(4, dtype=np.int64)
+    same = segmentation_metric([(there.astype(np.uint8), there)] * 5)
+    assert intervals(same, ["mean_iou"], draws=50)["mean_iou"][0] < 0.75  # pixels of one image are no trials of their own
+
+
+@pytest.mark.parametrize("images", [10, 20, 60])
+def test_X5_coverage_of_accuracy_is_wilsons(images):
+    """Exactly, from the binomial probabilities of every outcome."""
+    ours, theirs = [], []
+    for right in range(images + 1):
+        metric = ClassificationMetric(["a", "b"])
+        metric.merge([[(0, int(i >= right), int(i >= right), 0.9, "", "", 0.0) for i in range(images)]])
+        ours.append(intervals(metric, ["accuracy"], draws=1000, seed=right)["accuracy"])
+        theirs.append(tuple(stats.binomtest(right, images).proportion_ci(method="wilson")))
+    grid = np.linspace(0.5, 0.98, 49)
+    outcomes = stats.binom.pmf(np.arange(images + 1)[:, None], images, grid)
+    covered = [((np.array(pairs)[:, :1] <= grid) & (grid <= np.array(pairs)[:, 1:])) for pairs in (ours, theirs)]
+    own, expected = ((outcomes * held).sum(0).mean() for held in covered)
+    assert own == pytest.approx(expected, abs=0.012)
+    assert 0.94 <= own <= 0.97
+
+
+@pytest.mark.parametrize(("images", "alike"), [(12, 6.0), (25, 3.0)])
+def test_X5_coverage_of_a_share_of_clustered_objects(images, alike):
+    """Each image has its own recall (beta, mean 0.9), 8 objects share it: objects alone would be far too sure of themselves."""
+    rng, hits, naive, trials = np.random.default_rng(0), 0, 0, 400
+    for trial in range(trials):
+        right = rng.binomial(8, rng.beta(0.9 * alike, 0.1 * alike, images)).astype(float)
+
+        def values(weights, right=right):
+            return {"recall": weights @ right / (8 * weights.sum(1))}
+
+        r = Resampler(images, values, 0, {"recall": Support(images, 8 * images)})
+        exact = {"recall": float(right.mean() / 8)}
+        low, high = ends(r, exact, bootstrap.collect(r, bootstrap.resamples(r, 200, trial)))["recall"]
+        hits += low <= 0.9 <= high
+        low, high = wilson(exact["recall"], 8 * images, 1.959964)
+        naive += low <= 0.9 <= high
+    error = (0.95 * 0.05 / trials) ** 0.5
+    assert abs(hits / trials - 0.95) < 3 * error + 0.01, hits / trials
+    assert naive / trials < 0.9, naive / trials
 
 
 @pytest.mark.slow
-def test_X5_coverage_of_map50_is_near_95_percent():
-    """Percentiles alone miss more often: AP of few images, and of a resample even more, is too high on the average."""
+@pytest.mark.parametrize("images", [20, 150])
+def test_X5_coverage_of_map50_is_near_95_percent(images):
     truth = detection_metric(detected(count=8000, seed=99, noise=1.5)).compute()["map50"]
-    hits = dict.fromkeys(("percentile", "bca"), 0)
-    for trial in range(120):
-        metric = detection_metric(detected(count=150, seed=1000 + trial, noise=1.5))
-        for method in hits:
-            low, high = intervals(metric, ["map50"], draws=400, method=method)["map50"]
-            hits[method] += low <= truth <= high
-    assert 0.90 <= hits["bca"] / 120 <= 0.98, hits
-    assert hits["bca"] >= hits["percentile"]
+    hits, trials = 0, 100
+    for trial in range(trials):
+        metric = detection_metric(detected(count=images, seed=1000 + trial, noise=1.5))
+        low, high = intervals(metric, ["map50"], draws=400)["map50"]
+        hits += low <= truth <= high
+    assert 0.90 <= hits / trials <= 0.99, hits / trials
 
 
 @pytest.mark.slow

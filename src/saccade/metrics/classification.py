@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from saccade.metrics.bootstrap import Resampler, image_sums, mean_of, ratio
+from saccade.metrics.bootstrap import Resampler, Support, image_sums, mean_of, ratio
 from saccade.metrics.calibration import calibration_table
 from saccade.metrics.confused import confused_pairs
 from saccade.types.prediction import Classification
@@ -95,7 +95,13 @@ class ClassificationMetric:
             image_sums(size[0], every, column, size[1], amount) for column, amount in ((label, label == best), (label, None), (best, None))
         )
         within = np.stack([rank < k for k in self.top], axis=1).astype(np.float64) if self.top else np.zeros((size[0], 0))
-        return Resampler(size[0], lambda w: self._numbers(w @ right, w @ true, w @ found, w @ within), size[1])
+        here, said = (np.bincount(column, minlength=size[1]) for column in (label, best))
+        trials = {"precision": (said, said), "recall": (here, here), "f1": (here, here + said)}
+        support = {f"{name}/{self.classes[k]}": Support(g[k], n[k]) for name, (g, n) in trials.items() for k in range(size[1])}
+        support |= {name: Support(size[0], size[0]) for name in ("accuracy", *(f"top{k}" for k in self.top))}
+        means = {f"macro_{name}": [f"{name}/{self.classes[k]}" for k in np.flatnonzero(here)] for name in trials}
+        means["balanced_accuracy"] = means["macro_recall"]
+        return Resampler(size[0], lambda w: self._numbers(w @ right, w @ true, w @ found, w @ within), size[1], support, means)
 
     def _calibration_error(self) -> float:
         label, best, score = (np.array([row[i] for row in self._rows]) for i in (0, 1, 3))

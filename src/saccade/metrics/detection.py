@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
-from saccade.metrics.bootstrap import Ranking, Resampler, image_sums, mean_of, ratio
+from saccade.metrics.bootstrap import Ranking, Resampler, Support, image_sums, mean_of, ratio
 from saccade.metrics.calibration import calibration_table
 from saccade.metrics.detection_errors import error_tables, find_errors
 from saccade.metrics.thresholds import by_class, threshold_table
@@ -148,7 +148,18 @@ class DetectionMetric:
             averages |= {name: ratio(*pair) for name, pair in rates.items()}
             return out | {f"{name}/{label}": value[:, k] for k, label in enumerate(self.classes) for name, value in averages.items()}
 
-        return Resampler(count, values, max((len(r.hits) for ranked in rankings for r in ranked.values()), default=0))
+        support = {}
+        for name, table, times in (("map50", objects, 1), ("map", objects, 10), ("recall", there, 1), ("precision", found, 1)):
+            held = zip(self.classes, np.diff(table.indptr).tolist(), (times * table.sum(0)).tolist(), strict=True)
+            support |= {f"{name}/{label}": Support(images, trials) for label, images, trials in held}
+            support[name] = Support(len(np.unique(table.indices)), table.sum())
+        for suffix in ("", *(f"/{label}" for label in self.classes)):
+            images, trials = support["recall" + suffix]
+            support["f1" + suffix] = Support(images, trials + support["precision" + suffix].trials)
+        asked = [label for label, there in zip(self.classes, objects.sum(0) > 0, strict=True) if there]
+        means = {name: [f"{name}/{label}" for label in asked] for name in ("map50", *(["map"] if whole else []))}
+        width = max((len(r.hits) for ranked in rankings for r in ranked.values()), default=0)
+        return Resampler(count, values, width, support, means)
 
     def _rankings(self, p: _Pairs, threshold: float, images: int) -> dict[int, Ranking]:
         """By label with truth: COCO's detections at one IoU (difficult objects count, crowds do not)."""

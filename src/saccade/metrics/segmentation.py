@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from saccade.metrics.bootstrap import Resampler, mean_of, ratio
+from saccade.metrics.bootstrap import Resampler, Support, mean_of, ratio
 from saccade.metrics.confused import confused_pairs
 from saccade.metrics.segmentation_errors import BoundaryCounts
 from saccade.types.prediction import Segmentation
@@ -95,7 +95,11 @@ class SegmentationMetric:
             tp, true, found = np.split(weights @ pixels, 3, axis=1)
             return self._numbers(tp, true, found) | {"image_mean_iou": ratio(weights @ own, weights @ scored)}
 
-        return Resampler(len(self._images), values, 3 * size)
+        here = (pixels[:, size : 2 * size] > 0).sum(0)  # images that have the class
+        kinds = ("iou", "dice", "sensitivity", "precision")
+        support = {f"{kind}/{self.classes[k]}": Support(here[k]) for kind in kinds for k in range(size)}
+        means = {f"mean_{kind}": [f"{kind}/{self.classes[k]}" for k in np.flatnonzero(here)] for kind in (*kinds, "specificity")}
+        return Resampler(len(self._images), values, 3 * size, support, means)
 
     def tables(self) -> dict[str, Any]:
         """``confusion`` in pixels (rows: truth), its ``confused`` pairs (:func:`saccade.metrics.confused.confused_pairs`), ``boundary``
