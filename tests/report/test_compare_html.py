@@ -176,7 +176,7 @@ def test_X5_page_is_one_file_without_network_or_script(tmp_path):
     assert not re.search(r"(?:src|href)=\"(?!data:|runs/)", text)
     assert all(a.get("alt") for tag, a in seen if tag == "img")
     assert sum(tag == "img" for tag, _ in seen) == 6
-    assert sum(tag == "svg" for tag, _ in seen) == 3
+    assert sum(tag == "svg" and a.get("role") == "img" for tag, a in seen) == 3
     assert "a &amp; b" in text
     assert "be &lt;careful&gt;" in text
     assert "<h2>None</h2>" not in text

@@ -1,9 +1,11 @@
 """The bake-off: one protocol, a queue that survives anything, a budget that is written down, failures that stop nobody."""
 
+import contextlib
 import csv
 import itertools
 import json
 import math
+import multiprocessing
 import os
 import random
 import signal
@@ -13,6 +15,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from scipy import stats
 
@@ -120,26 +123,107 @@ def start(out, epochs):
     return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
 
 
+RUNS, EPOCHS = 2, 40
+MOMENTS = (
+    "starting", "calibrating", "planned", "training", "training", "evaluating", "tabulating", "training", "evaluating", "drawing",
+)  # fmt: skip
+TIMES = ("training_seconds", "latency_ms", "images_per_second", "memory_bytes", "bundle_bytes", "resumed")
+"""What may differ between two equal comparisons: a bundle has the training time in its text."""
+
+
+def progress(out):
+    """(calibration begun, plan written, epochs of unfinished runs, unfinished runs that are trained, finished runs)."""
+    done = {p.parent for p in out.glob("runs/*/result.json")}
+    open_runs = [p.parent.parent for p in out.glob("runs/*/run/metrics.csv") if p.parent.parent not in done]
+    epochs = sum(len((folder / "run" / "metrics.csv").read_bytes().splitlines()) for folder in open_runs)
+    learnt = sum((folder / "run" / "run.json").is_file() for folder in open_runs)
+    return len(list(out.glob("calibration/*/job.json"))), (out / "plan.json").is_file(), epochs, learnt, len(done)
+
+
+def reached(moment, before, now, more):
+    """Whether a comparison that stood at ``before`` when it was started has come to the moment; ``more`` epochs were to be trained."""
+    _, planned, epochs, learnt, done = now
+    return {
+        "starting": True,
+        "calibrating": now[0] > 0 and not planned,
+        "planned": planned,
+        "training": epochs > before[2] + more,
+        "evaluating": learnt > 0,
+        "tabulating": done > before[4],
+        "drawing": done == RUNS,
+    }[moment]
+
+
+def contents(out):
+    """Everything in the folders of finished runs, and the plan."""
+    folders = [p.parent for p in out.glob("runs/*/result.json")]
+    paths = [*out.glob("plan.json"), *(p for folder in folders for p in folder.rglob("*"))]
+    return {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in paths if p.is_file() and p.name not in ("lock", "log.txt")}
+
+
 @pytest.mark.slow
-def test_X5_killed_at_random_moments_it_goes_on_and_gives_the_same_numbers(tmp_path):
+@pytest.mark.timeout(900)  # a dozen processes that import torch: a minute alone, longer beside others
+def test_X5_killed_at_ten_random_moments_it_goes_on_and_gives_the_same_numbers(tmp_path):
+    """From the first second to the page: finished runs and the plan stay as they are, the table is that of a comparison left alone."""
     out, whole = tmp_path / "killed", tmp_path / "whole"
-    done: dict[str, int] = {}
-    rng = random.Random(0)
-    for _ in range(4):
-        process = start(out, 40)
-        time.sleep(rng.uniform(4.0, 9.0))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        kept = {str(p): p.stat().st_mtime_ns for p in out.glob("runs/*/result.json")}
-        assert done.items() <= kept.items()  # what was finished stays, untouched
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["saccade.workflows.compare"])  # the queue starts at once; each run is a new process all the same
+    options = {"*": {"recipe.batch_size": 4}}
+
+    def begin(folder):
+        given = {"seeds": RUNS, "budget": "2s", "out": folder, "options": options, "workers": 0, "say": str}
+        process = context.Process(target=compare, args=(["lenet5"], DATA), kwargs=given)
+        process.start()
+        return process
+
+    rng, done = random.Random(0), {}
+    for number, moment in enumerate(MOMENTS):
+        before, process, until, more = progress(out), begin(out), time.monotonic() + 300, rng.randint(1, 12)
+        while not reached(moment, before, progress(out), more):
+            assert process.is_alive(), f"{moment}: it ended by itself"
+            assert time.monotonic() < until, f"{moment} is never reached"
+            time.sleep(0.005)
+        time.sleep(rng.uniform(0.0, 0.4 if number < 3 else 0.02))
+        jobs = psutil.Process(process.pid).children(recursive=True) if process.is_alive() and number % 2 else []
+        for victim in (process, *jobs):  # every other time the run dies too, as when the power fails
+            with contextlib.suppress(psutil.NoSuchProcess):
+                victim.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL, f"{moment}: too late"
+        kept = contents(out)
+        assert {p: kept.get(p) for p in done} == done  # never run again, never written again
+        if moment == "planned":  # a slow machine's plan would be too short to be killed in
+            plan = json.loads((out / "plan.json").read_text())
+            plan["models"]["lenet5"]["epochs"] = EPOCHS
+            (out / "plan.json").write_text(json.dumps(plan))
+            kept = contents(out)
         done = kept
         for path in [*out.glob("*.json"), *out.glob("runs/*/*.json")]:
             json.loads(path.read_text())  # nothing is half-written
-    for folder in (out, whole):
-        process = start(folder, 40)
-        assert process.wait(120) == 0
-    rows = [json.loads((folder / "table.json").read_text())["rows"][0] for folder in (out, whole)]
-    assert rows[0]["values"] == rows[1]["values"]
+    process = begin(out)
+    process.join(300)
+    assert process.exitcode == 0
+    after = contents(out)
+    assert {p: after.get(p) for p in done} == done
+    whole.mkdir()
+    (whole / "plan.json").write_bytes((out / "plan.json").read_bytes())  # as many epochs, whatever the machine does meanwhile
+    process = begin(whole)
+    process.join(300)
+    assert process.exitcode == 0
+
+    def told(folder):
+        table = json.loads((folder / "table.json").read_text())
+        runs = {p.parent.name: json.loads(p.read_text()) for p in folder.glob("runs/*/result.json")}
+        rows = [{k: v for k, v in row.items() if k not in TIMES} for row in table["rows"]]
+        curves = {}
+        for key in runs:  # but for the mean loss of an epoch that was cut in two
+            lines = (folder / "runs" / key / "run" / "metrics.csv").read_text().splitlines()
+            curves[key] = [{k: v for k, v in row.items() if not k.startswith("train_")} for row in csv.DictReader(lines)]
+        same = ("metrics", "intervals", "scores", "epochs", "parameters")
+        return rows, {key: [run[k] for k in same] for key, run in runs.items()}, curves
+
+    assert told(out) == told(whole)
+    assert [len(rows) for rows in told(out)[2].values()] == [EPOCHS] * RUNS
     assert (out / "index.html").is_file()
 
 
@@ -303,7 +387,11 @@ def test_X5_interval_covers_the_mean_19_times_in_20():
 
 
 def test_X5_difference_is_paired_by_seed():
-    models = [workflow._Model("a", "trainable", {}), workflow._Model("b", "trainable", {}), workflow._Model("c", "trainable", {})]
+    models = [
+        workflow._Model("a", "a", "trainable", {}),
+        workflow._Model("b", "b", "trainable", {}),
+        workflow._Model("c", "c", "trainable", {}),
+    ]
     values = {"a": [0.5, 0.7, 0.9], "b": [0.4, 0.6, 0.8], "c": [0.1, 0.2, None]}
     work, results = [], {}
     for name, given in values.items():
@@ -323,7 +411,7 @@ def test_X5_difference_is_paired_by_seed():
 
 
 def test_X5_lower_is_better_ranks_the_other_way():
-    models = [workflow._Model("a", "trainable", {}), workflow._Model("b", "trainable", {})]
+    models = [workflow._Model("a", "a", "trainable", {}), workflow._Model("b", "b", "trainable", {})]
     work = [workflow._Job(name, 0, 1.0, Path("o/runs") / name, {}) for name in "ab"]
     results = {job: {"metrics": {"ece": value}, "intervals": {"ece": [0.1, 0.4]}} for job, value in zip(work, (0.3, 0.2), strict=True)}
     made = workflow._summarise(Path("o"), "ece", models, work, results, 1, (1.0,), {})

@@ -12,7 +12,8 @@ from saccade.cli import options as o
 def compare(
     data: o.Data,
     models: Annotated[
-        list[str], typer.Argument(metavar="MODEL...", help="Names of `saccade models`, all of one task; LABEL=NAME for another form of one.")
+        list[str],
+        typer.Argument(metavar="MODEL...", help="Names of `saccade models`, all of one task; LABEL=NAME for another form of one."),
     ],
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Runs a model; from three on with intervals.")] = 1,
     budget: Annotated[str | None, typer.Option("--budget", metavar="TIME", help="Training time a run: 90s, 10m, 2h.")] = None,

@@ -17,7 +17,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import typer
 
-from saccade.cli import compare, data, demo, evaluate, models, predict, train
+from saccade.cli import check, compare, data, demo, evaluate, models, predict, train
 from saccade.types.errors import SaccadeError, UsageError, one_line
 
 INTERRUPTED = 130
@@ -32,6 +32,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("train")(train.train)
+app.command("check")(check.check)
 app.command("eval")(evaluate.evaluate)
 app.command("predict")(predict.predict)
 app.command("compare")(compare.compare)

@@ -12,7 +12,7 @@ from PIL import Image
 from saccade.data.dataset import Dataset
 from saccade.types import drawing
 from saccade.types.errors import DataError, UsageError, suggest
-from saccade.types.sample import Sample
+from saccade.types.sample import Sample, Target
 
 MOST_OBJECTS = 60
 """Objects from which on the drawn boxes carry no names: they would hide the picture."""
@@ -92,17 +92,29 @@ def sheet(data: Dataset, positions: Sequence[int], *, columns: int = 0, cell: in
     Raises:
         DataError: not one image can be opened.
     """
-    drawn, broken = [], []
+    cells, broken = [], []
     for i in positions:
         try:
-            sample = data[i]
+            image, target = drawn(data, i, cell=cell)
         except DataError as error:
             broken.append(error)
             continue
-        image = draw_truth(sample, data.classes, smallest=cell)
-        factor = min(1.0, cell / max(image.size))  # the name must stay readable
-        image = image.resize((max(1, round(image.width * factor)), max(1, round(image.height * factor))), Image.Resampling.LANCZOS)
-        drawn.append(drawing.caption(image, Path(str(sample.target["path"])).name[-40:], (90, 90, 90)))
-    if not drawn:
+        cells.append(drawing.caption(image, Path(str(target["path"])).name[-40:], (90, 90, 90)))
+    if not cells:
         raise broken[0] if broken else DataError(data.index.root, "holds no image to show")
-    return drawing.sheet(drawn, columns=columns, cell=cell), broken
+    return drawing.sheet(cells, columns=columns, cell=cell), broken
+
+
+def drawn(data: Dataset, position: int, *, cell: int = 320) -> tuple[Image.Image, Target]:
+    """An image with its truth, its longer side about ``cell`` pixels, and the truth itself.
+
+    Raises:
+        DataError: it cannot be opened.
+    """
+    sample = data[position]
+    if "segment" not in data.tasks:
+        sample.target.pop("mask", None)  # its values are not labels of these classes
+    image = draw_truth(sample, data.classes, smallest=cell)
+    factor = min(1.0, cell / max(image.size))
+    size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
+    return image.resize(size, Image.Resampling.LANCZOS), sample.target

@@ -8,6 +8,7 @@ from __future__ import annotations
 import html
 import itertools
 import math
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,19 +20,21 @@ from PIL import Image
 from saccade.engine.files import write_text
 from saccade.models.base import Model
 from saccade.report import svg
-from saccade.report.html import STYLE, data_uri, goodness, table
+from saccade.report.html import data_uri, enlarged, goodness
+from saccade.report.page import columns as heading_row
+from saccade.report.page import document, scroll, table
 from saccade.types import drawing
 from saccade.types.prediction import Classification, Detection, Prediction, Segmentation
 from saccade.types.recipe import PREDICTION
 from saccade.types.sample import Sample, Target
 
-SMALLEST = 220
-"""Pictures whose longer side is shorter are enlarged before anything is drawn on them."""
-
 _MORE = """
-.compare td,.compare th{white-space:nowrap}.compare td.error{white-space:normal;min-width:16rem}
+.compare{font-size:.85rem}.compare td,.compare th{padding:.3rem .45rem}.compare td.num{white-space:normal}
+.compare th[scope=row]{min-width:9rem}.compare th[scope=row] .soft{display:block;font-weight:400}
 .best th,.best td{font-weight:650}.front{fill:none;stroke:var(--ink);stroke-width:1.5;stroke-dasharray:5 3}.whisker{stroke-width:1.5}
-h3{font-size:1rem;margin:1.2rem 0 .4rem;overflow-wrap:anywhere}.wide{max-width:820px}
+.chart{max-width:820px}.chart svg{min-width:560px}.shots{grid-template-columns:repeat(auto-fill,minmax(min(205px,45%),1fr))}
+@page{size:A4 landscape}@media print{.compare{font-size:9px}.compare th[scope=col]{max-width:none}
+.compare td,.compare th{padding:.1rem .2rem}.chart svg{min-width:0}}
 """
 
 
@@ -83,13 +86,11 @@ def write_comparison(
     for heading, explanation, images in shots:
         if images:
             parts.append(f'<h2>{html.escape(heading)}</h2><p class="soft">{html.escape(explanation)}</p>' + "".join(map(_shot, images)))
-    parts.append("<h2>How it was measured</h2>" + table([(str(k), html.escape(str(v))) for k, v in facts["shown"].items()]))
-    write_text(
-        path,
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{html.escape(str(facts['title']))}: saccade compare</title><style>{STYLE}{_MORE}</style></head>"
-        f"<body><main>{''.join(parts)}</main></body></html>\n",
+    parts.append(
+        "<h2>How it was measured</h2>"
+        + table([(str(k), html.escape(str(v))) for k, v in facts["shown"].items()], name="How it was measured")
     )
+    write_text(path, document(f"{facts['title']}: saccade compare", "".join(parts), _MORE))
 
 
 # ------------------------------------------------------------------------------------------------------------- table
@@ -141,20 +142,27 @@ def markdown_table(rows: Sequence[Mapping[str, Any]], metric: str) -> str:
 
 
 def html_table(rows: Sequence[Mapping[str, Any]], metric: str) -> str:
-    """The table in HTML; the best row is bold, a model's name leads to the report of its first run."""
-    head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in columns(metric))
+    """The table in HTML; the best row is bold, a model's name leads to the report of its first run, what is to be noted stands below it."""
+    names = columns(metric)[:-1]
     body = []
     for row in rows:
         name, *texts, note = (html.escape(text) for text in cells(row))
         if row.get("report"):
             name = f'<a href="{html.escape(row["report"])}">{name}</a>'
-        numbers = "".join(f'<td class="num">{text}</td>' for text in texts)
+        if row["error"] and not _known(row["value"]):
+            numbers, note = f'<td class="text" colspan="{len(texts)}">{note}</td>', ""
+        else:
+            numbers = "".join(f'<td class="num">{_breakable(text)}</td>' for text in texts)
+        below = f'<span class="soft">{note}</span>' if note else ""
         style = ' class="best"' if row["best"] else ""
-        body.append(f'<tr{style}><th scope="row">{name}</th>{numbers}<td class="error">{note}</td></tr>')
-    return (
-        '<div class="scroll"><table class="compare"><caption>Best first. Training time, latency and memory as measured on the machine '
-        f"below</caption><tr>{head}</tr>{''.join(body)}</table></div>"
-    )
+        body.append(f'<tr{style}><th scope="row">{name}{below}</th>{numbers}</tr>')
+    caption = "<caption>Best first. Training time, latency and memory as measured on the machine below</caption>"
+    return scroll(f'<table class="compare numbers">{caption}{heading_row(names)}{"".join(body)}</table>', "Comparison")
+
+
+def _breakable(text: str) -> str:
+    """Lines break before and within an interval, not before a unit."""
+    return text.replace(" ", "&nbsp;").replace("&nbsp;[", " [").replace(",&nbsp;", ", ")
 
 
 def duration(seconds: float | None) -> str:
@@ -204,7 +212,7 @@ def pareto_front(points: Sequence[tuple[float, float]], *, lower: bool = False) 
 
 def scatter(title: str, points: Sequence[tuple[str, float, float, float, float]], *, x: str, lower: bool = False) -> str:
     """(name, x, y, low, high) as dots with names and whiskers, and the Pareto front; x is logarithmic when it spans a factor of 8."""
-    width, height, left, right, top, bottom = 760, 380, 56, 24, 18, 40
+    width, height, left, right, top, bottom = 700, 360, 56, 24, 18, 40
     xs = [p[1] for p in points]
     ys = [v for p in points for v in p[2:] if _known(v)]
     logarithmic = min(xs) > 0 and max(xs) > 8 * min(xs)
@@ -253,17 +261,18 @@ def scatter(title: str, points: Sequence[tuple[str, float, float, float, float]]
         if _known(low) and _known(high):
             out.append(f'<line x1="{cx:.1f}" x2="{cx:.1f}" y1="{py(low):.1f}" y2="{py(high):.1f}" stroke="{ink}" class="whisker"/>')
         ring = ' stroke="currentColor" stroke-width="1.5"' if i in front else ""
-        out.append(f'<circle cx="{cx:.1f}" cy="{cy:.1f}" r="5" fill="{ink}"{ring}/>')
-        long = 6.6 * len(name)
-        start = cx + 9 if cx + 9 + long < width - 2 else max(cx - 9 - long, 2)
-        base = cy - 6
-        while any(start < r and start + long > o and abs(base - y) < 13 for o, r, y in taken) and base < height - bottom - 4:
-            base += 13
-        taken.append((start, start + long, base))
-        out.append(f'<text x="{start:.1f}" y="{base:.1f}">{html.escape(name)}</text>')
+        out.append(f'<circle cx="{cx:.1f}" cy="{cy:.1f}" r="5" fill="{ink}"{ring}><title>{html.escape(name)}</title></circle>')
+        short = name if len(name) <= 32 else name[:31] + "…"
+        long = 6.6 * sum(1 + (unicodedata.east_asian_width(letter) in "FW") for letter in short)
+        start = cx + 9 if cx + 9 + long < width - 2 else max(cx - 9 - long, left)
+        for base in (cy - 6 + 13 * step for step in (0, 1, -1, 2, -2, 3)):  # a name without room is in the table and on the dot
+            if top < base < height - bottom - 4 and not any(start < r and start + long > o and abs(base - y) < 13 for o, r, y in taken):
+                taken.append((start, start + long, base))
+                out.append(f'<text x="{start:.1f}" y="{base:.1f}">{html.escape(short)}</text>')
+                break
     out.append("</svg>")
     note = "the dashed line is the Pareto front: no model is both faster and better than one on it"
-    return f'<figure class="wide"><figcaption>{html.escape(title)}; {note}</figcaption>{"".join(out)}</figure>'
+    return f'<figure class="chart"><figcaption>{html.escape(title)}; {note}</figcaption>{scroll("".join(out), title)}</figure>'
 
 
 def _decades(low: float, high: float) -> list[float]:
@@ -310,15 +319,13 @@ def true_prediction(sample: Sample, classes: Sequence[str], task: str) -> Predic
 
 def draw(prediction: Prediction, image: Image.Image) -> Image.Image:
     """Drawn, and large enough to be read."""
-    factor = max(1, -(-SMALLEST // max(image.size)))
+    large, factor = enlarged(image)
     if isinstance(prediction, Detection):
-        large = image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
         return Detection(
             classes=prediction.classes, size=prediction.size, boxes=prediction.boxes, labels=prediction.labels, scores=prediction.scores
         ).above(PREDICTION.score).draw(large)  # fmt: skip
     if isinstance(prediction, Segmentation):
-        painted = drawing.mask(image, prediction.mask)
-        return painted.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+        return drawing.mask(large, np.asarray(prediction.mask).repeat(factor, 0).repeat(factor, 1))
     return prediction.draw(image)
 
 

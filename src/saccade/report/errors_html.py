@@ -10,6 +10,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from saccade.report.page import columns, scroll
+
 MEANS = {
     "class": "placed well, named as another class",
     "location": "the right class, placed badly (IoU 0.1 to 0.5)",
@@ -67,6 +69,7 @@ def kinds(errors: Mapping[str, Any]) -> str:
             f'<tr><th scope="row">{kind}</th><td>{_bar(gain / top)}</td><td class="num">{gain:+.4f}</td>{numbers}'
             f'<td class="soft">{MEANS[kind]}</td></tr>'
         )
+    head = ("kind", "", "gain", f"at score {errors['score']:g}", "of all", "meaning")
     worst = max(ADVICE, key=lambda kind: gains[kind])
     advice = f'<p class="warn">Most is lost by <b>{worst}</b> errors ({gains[worst]:+.4f}). {_code(ADVICE[worst])}</p>'
     return (
@@ -74,10 +77,7 @@ def kinds(errors: Mapping[str, Any]) -> str:
         f'<p class="soft">What AP at IoU 0.5, {errors["ap50"]:.4f} now, would gain if only this kind were mended (TIDE). '
         "Gains do not add up.</p>"
         + (advice if gains[worst] >= SMALL_GAIN else "")
-        + '<div class="scroll"><table style="white-space:nowrap"><tr><th scope="col">kind</th><th></th><th scope="col">gain</th>'
-        f'<th scope="col">at score {errors["score"]:g}</th><th scope="col">of all</th><th scope="col">meaning</th></tr>'
-        + "".join(rows)
-        + "</table></div>"
+        + scroll(f'<table class="nowrap">{columns(head)}{"".join(rows)}</table>', "Errors by kind")
     )
 
 
@@ -86,16 +86,14 @@ def groups(by: str, rows: Mapping[str, Mapping[str, Any]]) -> str:
     rows = {name: row for name, row in rows.items() if any(v for v in row.values() if isinstance(v, int))}
     if not rows:
         return ""
-    columns = [name for name, value in next(iter(rows.values())).items() if isinstance(value, int)]
-    head = "".join(f'<th scope="col">{name}</th>' for name in columns)
+    kinds = [name for name, value in next(iter(rows.values())).items() if isinstance(value, int)]
     body = ""
     for name, row in rows.items():
-        shares = [min(row[c] / row["objects"], 1.0) if row["objects"] and c != "objects" else 0.0 for c in columns]
-        cells = "".join(f'<td class="cell" style="--share:{share:.3f}">{row[c]}</td>' for c, share in zip(columns, shares, strict=True))
+        shares = [min(row[c] / row["objects"], 1.0) if row["objects"] and c != "objects" else 0.0 for c in kinds]
+        cells = "".join(f'<td class="cell" style="--share:{share:.3f}">{row[c]}</td>' for c, share in zip(kinds, shares, strict=True))
         body += f'<tr><th scope="row">{html.escape(name)}</th>{cells}</tr>'
-    return (
-        f'<h3>Errors by {by}</h3><p class="soft">{COUNTED[by]} At the score threshold.</p>'
-        f'<div class="scroll"><table style="white-space:nowrap"><tr><th></th>{head}</tr>{body}</table></div>'
+    return f'<h3>Errors by {by}</h3><p class="soft">{COUNTED[by]} At the score threshold.</p>' + scroll(
+        f'<table class="numbers">{columns(["", *kinds])}{body}</table>', f"Errors by {by}"
     )
 
 
@@ -123,8 +121,8 @@ def boundary(found: Mapping[str, Any]) -> str:
         cells = ("absent" if iou is None else f"{iou:.4f}", one["wrong"], "" if one["share"] is None else f"{100 * one['share']:.0f} %")
         numbers = "".join(f'<td class="num">{cell}</td>' for cell in cells)
         rows += f'<tr><th scope="row">{html.escape(name)}</th>{numbers}</tr>'
-    head = "".join(f'<th scope="col">{name}</th>' for name in ("", "Boundary IoU", "wrong pixels", "near a boundary"))
-    return "".join(lines) + f'<div class="scroll"><table><tr>{head}</tr>{rows}</table></div>'
+    head = columns(("", "Boundary IoU", "wrong pixels", "near a boundary"))
+    return "".join(lines) + scroll(f'<table class="numbers">{head}{rows}</table>', "Boundaries")
 
 
 def confused(pairs: Sequence[Mapping[str, Any]], counted: str = "images", most: int = 10) -> str:
@@ -140,8 +138,8 @@ def confused(pairs: Sequence[Mapping[str, Any]], counted: str = "images", most: 
         f'<td class="num">{told(one["count"], one["of"])}</td><td class="num">{told(one["reverse"], one["reverse_of"])}</td></tr>'
         for one in pairs[:most]
     )
-    head = "".join(f'<th scope="col">{name}</th>' for name in (f"in {counted}", "this way", "the other way"))
-    return f'<h3>Most confused pairs</h3><div class="scroll"><table style="white-space:nowrap"><tr>{head}</tr>{rows}</table></div>'
+    head = columns((f"in {counted}", "this way", "the other way"))
+    return "<h3>Most confused pairs</h3>" + scroll(f'<table class="numbers">{head}{rows}</table>', "Most confused pairs")
 
 
 def _code(text: str) -> str:

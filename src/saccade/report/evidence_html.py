@@ -18,6 +18,7 @@ import numpy as np
 from saccade.engine.files import write_json, write_text
 from saccade.metrics.thresholds import one_against_rest, threshold_table
 from saccade.report import svg
+from saccade.report.page import columns, scroll
 from saccade.types.prediction import Classification, Prediction
 from saccade.types.sample import Target
 
@@ -45,9 +46,8 @@ def interval_tables(metrics: Mapping[str, float], intervals: Intervals, main: st
     for caption, rows in (("Of the whole set", whole), (f"By class: {kind}", by_class)):
         if rows:
             cells = "".join(_interval_row(label, metrics[name], intervals[name]) for label, name in rows)
-            head = '<tr><th></th><th scope="col">value</th><th scope="col">95 % interval</th><th scope="col">0 to 1</th></tr>'
-            table = f"<table><caption>{html.escape(caption)}</caption>{head}{cells}</table>"
-            parts.append(f'<div class="scroll" style="min-width:0">{table}</div>')
+            head = columns(("", "value", "95 % interval", "0 to 1"))
+            parts.append(scroll(f"<table><caption>{html.escape(caption)}</caption>{head}{cells}</table>", caption))
     return f'<div class="row">{"".join(parts)}</div>{note}'
 
 
@@ -76,16 +76,16 @@ def calibration(table: Mapping[str, Any], kind: str = "classify") -> str:
     gap = sum(b["count"] * (b["accuracy"] - b["confidence"]) for b in bins) / total
     verdict = "too sure of itself" if gap < -0.02 else "less sure than it could be" if gap > 0.02 else "about as sure as it is right"
     rows = "".join(
-        f"<tr><td>{b['low']:.2f} to {b['high']:.2f}</td>"
+        f'<tr><th scope="row">{b["low"]:.2f} to {b["high"]:.2f}</th>'
         + "".join(f'<td class="num">{value}</td>' for value in (b["count"], f"{b['confidence']:.3f}", f"{b['accuracy']:.3f}"))
         + "</tr>"
         for b in bins
     )
-    head = "".join(f'<th scope="col">{name}</th>' for name in ("confidence", what, "mean confidence", rate))
+    bin_table = scroll(f'<table class="numbers">{columns(("confidence", what, "mean confidence", rate))}{rows}</table>', "The bins")
     return (
         f'<p>On the whole the model is {verdict}: {numbers}.</p><div class="row">{reliability_diagram(bins, rate)}'
         + svg.bars(f"How many {what} by confidence", [b["count"] for b in table["bins"]], (0.0, 1.0), x="confidence")
-        + f'</div><details><summary>The bins</summary><div class="scroll"><table><tr>{head}</tr>{rows}</table></div></details>'
+        + f"</div><details><summary>The bins</summary>{bin_table}</details>"
     )
 
 
@@ -104,14 +104,10 @@ def reliability_diagram(bins: Sequence[Mapping[str, float]], rate: str = "accura
         x, width = left + b["low"] * wide + 0.5, max((b["high"] - b["low"]) * wide - 1, 1.0)
         y = bottom - b["accuracy"] * high
         out.append(f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{b["accuracy"] * high:.1f}" fill="{svg.INKS[0]}"/>')
-    style = f'stroke="{svg.INKS[1]}" stroke-width="2" stroke-dasharray="6 3"'
-    out.append(f'<line x1="{left}" y1="{bottom}" x2="{left + wide}" y2="{top}" {style}/>')
+    out.append(f'<line x1="{left}" y1="{bottom}" x2="{left + wide}" y2="{top}" {svg.stroke(1)}/>')
     out.append(f'<text x="{(svg.WIDTH + left) / 2}" y="{svg.HEIGHT - 4}" text-anchor="middle">confidence</text></svg>')
-    keys = "".join(
-        f'<span class="key"><span class="swatch" style="background:{ink}"></span>{html.escape(name)}</span>'
-        for ink, name in ((svg.INKS[0], rate), (svg.INKS[1], "as it should be"))
-    )
-    return f'<figure><figcaption>{rate.capitalize()} by confidence</figcaption>{"".join(out)}<div class="keys">{keys}</div></figure>'
+    keys = svg.legend([(rate, f'stroke="{svg.INKS[0]}" stroke-width="10"'), ("as it should be", svg.stroke(1))])
+    return f"<figure><figcaption>{rate.capitalize()} by confidence</figcaption>{''.join(out)}{keys}</figure>"
 
 
 def thresholds(table: Mapping[str, Any], most: int = 12) -> str:
@@ -127,7 +123,7 @@ def thresholds(table: Mapping[str, Any], most: int = 12) -> str:
     charts = "".join(_threshold_chart(name, table[name]) for name in charted)
     wanted = next(iter(table.values()))["wanted"]
     kinds = (("best_f1", "best F1"), ("precision", f"precision {wanted:g}"), ("recall", f"recall {wanted:g}"))
-    head = "".join(f'<th scope="col" colspan="2">{text}</th>' for _, text in kinds)
+    head = "".join(f'<th scope="colgroup" colspan="2">{text}</th>' for _, text in kinds)
     rows = []
     for name, one in table.items():
         cells = []
@@ -147,10 +143,8 @@ def thresholds(table: Mapping[str, Any], most: int = 12) -> str:
         else ""
     )
     caption = f"Least score to take for the best F1, for a precision of {wanted:g} (with the most recall), for a recall of {wanted:g}"
-    return (
-        f'{lead}<div class="row">{charts}</div><div class="scroll"><table><caption>{caption}</caption><tr><th></th>{head}</tr>'
-        f"{''.join(rows)}</table></div>"
-    )
+    body = f"<table><caption>{caption}</caption><tr><td></td>{head}</tr>{''.join(rows)}</table>"
+    return f'{lead}<div class="row">{charts}</div>{scroll(body, "Which score to cut at")}'
 
 
 def _threshold_chart(name: str, one: Mapping[str, Any]) -> str:

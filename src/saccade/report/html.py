@@ -20,26 +20,14 @@ from saccade.models.base import AdversarialModel, Model
 from saccade.report import evidence_html as evidence
 from saccade.report import svg
 from saccade.report.errors_html import error_sections
+from saccade.report.page import columns, document, scroll, table
 from saccade.types import drawing
 from saccade.types.prediction import Classification, Detection, Prediction, Segmentation
 from saccade.types.recipe import PREDICTION
 from saccade.types.sample import Target
 
-STYLE = """
-:root{color-scheme:light dark;--ink:#1b1f24;--soft:#57606a;--paper:#fff;--line:#d0d7de;--wash:#f6f8fa;--mark:31,111,235}
-@media(prefers-color-scheme:dark){:root{--ink:#e6edf3;--soft:#9aa4af;--paper:#0d1117;--line:#30363d;--wash:#161b22;--mark:88,150,255}}
-*{box-sizing:border-box}body{margin:0 auto;max-width:1180px;padding:1.2rem;background:var(--paper);color:var(--ink);font:16px/1.5 system-ui,sans-serif}
-h1{font-size:1.6rem;margin:.2rem 0}h2{font-size:1.2rem;margin:2rem 0 .6rem;border-bottom:1px solid var(--line)}
-p{margin:.4rem 0}.soft,figcaption,caption{color:var(--soft)}.big{font-size:2.2rem;font-weight:650}
-.row{display:flex;flex-wrap:wrap;gap:1rem}.row>figure{flex:1 1 340px;max-width:560px}figure{margin:0;min-width:0}
-table{border-collapse:collapse;font-variant-numeric:tabular-nums}td,th{padding:.2rem .7rem;text-align:left;border-bottom:1px solid var(--line)}
-td.num{text-align:right}.cell{text-align:right;background:rgba(var(--mark),calc(var(--share)*.55))}.scroll{overflow-x:auto}
-svg{width:100%;height:auto;background:var(--wash);border-radius:6px}svg text{font:12px system-ui,sans-serif;fill:var(--soft)}.grid{stroke:var(--line)}
-.keys{display:flex;flex-wrap:wrap;gap:.2rem 1rem;font-size:.85rem}.swatch{display:inline-block;width:.8rem;height:.8rem;border-radius:2px;margin-right:.3rem}
-.shots{display:grid;grid-template-columns:repeat(auto-fill,minmax(250px,1fr));gap:1rem}.shots img{width:100%;height:auto;border-radius:6px;display:block;image-rendering:auto}
-.shots figcaption{font-size:.85rem;overflow-wrap:anywhere}pre{background:var(--wash);padding:.8rem;border-radius:6px;overflow-x:auto;font-size:.85rem}
-.warn{border-left:4px solid #d29922;padding:.3rem .8rem;background:var(--wash)}@media print{body{max-width:none}.shots{grid-template-columns:repeat(3,1fr)}}
-"""
+SMALLEST = 220
+"""Pictures whose longer side is shorter are enlarged before anything is drawn on them."""
 
 
 def write_report(
@@ -72,7 +60,7 @@ def write_report(
         ends = evidence.interval_text(main, intervals)
         within = f" (95 % interval {ends})" if ends else ""
         parts.append(
-            f'<p><span class="big">{metrics[main]:.4f}</span> {html.escape(main)}{within} on {facts["images"]["val"]} validation images</p>'
+            f'<p><span class="big">{number(metrics[main])}</span> {html.escape(main)}{within} on {facts["images"]["val"]} validation images</p>'
         )
     parts.append(warnings(facts))
     parts.append("<h2>Run</h2>" + run_table(facts, settings))
@@ -86,16 +74,13 @@ def write_report(
     elif scored:
         ranked = sorted(((goodness(p, t), i) for i, (p, t) in enumerate(scored)), key=lambda pair: (pair[0], pair[1]))
         count = min(shots, max(1, len(ranked) // 2))
+        style = "shots" if model.task == "classify" else "shots wide"
         for title, chosen in (("Worst predictions", ranked[:count]), ("Best predictions", ranked[::-1][:count])):
             figures = "".join(figure(*scored[i], value, data) for value, i in chosen)
-            parts.append(f'<h2>{title}</h2><p class="soft">{explain(scored[0][0])}</p><div class="shots">{figures}</div>')
-    parts.append("<h2>Settings</h2><pre>" + html.escape(yaml.safe_dump(settings.to_dict(), sort_keys=False, allow_unicode=True)) + "</pre>")
-    title = html.escape(f"{settings.model}: saccade report")
-    write_text(
-        path,
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{title}</title><style>{STYLE}</style></head><body><main>{''.join(parts)}</main></body></html>\n",
-    )
+            parts.append(f'<h2>{title}</h2><p class="soft">{explain(scored[0][0])}</p><div class="{style}">{figures}</div>')
+    shown = html.escape(yaml.safe_dump(settings.to_dict(), sort_keys=False, allow_unicode=True))
+    parts.append("<h2>Settings</h2>" + scroll(f"<pre>{shown}</pre>", "Settings"))
+    write_text(path, document(f"{settings.model}: saccade report", "".join(parts)))
 
 
 def evidence_sections(
@@ -140,17 +125,7 @@ def run_table(facts: Mapping[str, Any], settings: RunConfig) -> str:
         "machine": f"{machine.get('gpu') or machine['cpu']}, {machine['cores']} cores, torch {machine['torch']}",
         "data fingerprint": facts["fingerprint"],
     }
-    return table([(k, html.escape(str(v))) for k, v in rows.items()])
-
-
-def table(rows: Sequence[tuple[str, str]], number: bool = False) -> str:
-    """A two-column table."""
-    kind = ' class="num"' if number else ""
-    return (
-        '<div class="scroll"><table>'
-        + "".join(f'<tr><th scope="row">{html.escape(k)}</th><td{kind}>{v}</td></tr>' for k, v in rows)
-        + "</table></div>"
-    )
+    return table([(k, html.escape(str(v))) for k, v in rows.items()], name="Run")
 
 
 def curves(history: Sequence[Mapping[str, float]], main: str) -> str:
@@ -173,7 +148,7 @@ def curves(history: Sequence[Mapping[str, float]], main: str) -> str:
         )
     charts.append(svg.line_chart("Learning rate", {"lr": points("lr")}))
     if not any(charts):
-        return table([(f"{row['epoch']:.0f} {k}", f"{v:.4g}") for row in history for k, v in row.items() if k != "epoch"], number=True)
+        return table([(f"{row['epoch']:.0f} {k}", f"{v:.4g}") for row in history for k, v in row.items() if k != "epoch"], True, "Curves")
     return f'<div class="row">{"".join(charts)}</div>'
 
 
@@ -181,21 +156,20 @@ def metric_tables(metrics: Mapping[str, float], tables: Mapping[str, Any], class
     """All numbers: those of the whole set, then by class; the confusion matrix where there is one; the errors."""
     whole = [(k, number(v)) for k, v in metrics.items() if "/" not in k]
     kinds = list(dict.fromkeys(k.partition("/")[0] for k in metrics if "/" in k))
-    out = [table(whole, number=True)]
+    out = [table(whole, True, "Of the whole set")]
     if kinds:
-        head = "".join(f'<th scope="col">{html.escape(k)}</th>' for k in kinds)
         rows = "".join(
             f'<tr><th scope="row">{html.escape(name)}</th>'
             + "".join(f'<td class="num">{number(metrics.get(f"{k}/{name}", math.nan))}</td>' for k in kinds)
             + "</tr>"
             for name in classes
         )
-        out.append(
-            f'<div class="scroll"><table><caption>By class; "absent" where the data have none</caption><tr><th></th>{head}</tr>{rows}</table></div>'
-        )
+        caption = '<caption>By class; "absent" where the data have none</caption>'
+        out.append(scroll(f'<table class="numbers">{caption}{columns(["", *kinds])}{rows}</table>', "By class"))
     confusion = tables.get("confusion")
     if confusion is not None and len(confusion) == len(classes) <= 40:
         out.append(svg.matrix("Confusion", confusion, classes))
+    out = [f'<div class="row">{"".join(out)}</div>']
     curve = tables.get("curves")
     if isinstance(curve, dict) and curve:
         series = {name: list(zip(c["recall"], c["precision"], strict=True)) for name, c in list(curve.items())[:8] if c}
@@ -266,15 +240,16 @@ def figure(prediction: Prediction, truth: Target, value: float, data: Any) -> st
     picture = source_picture(prediction, data)
     if picture is None:
         return ""
+    picture, factor = enlarged(picture)
     if isinstance(prediction, Detection):
         shown = prediction.above(PREDICTION.score)
         texts = [""] * len(truth["labels"])
-        right = drawing.boxes(picture, np.asarray(truth["boxes"]), [int(k) for k in truth["labels"]], texts)
+        right = drawing.boxes(picture, np.asarray(truth["boxes"]) * factor, [int(k) for k in truth["labels"]], texts)
         image = side_by_side(shown.draw(picture), right)
         note = f"F1 {value:.2f}, {len(shown)} found, {len(truth['labels'])} true"
     elif isinstance(prediction, Segmentation):
-        other = Segmentation(mask=np.asarray(truth["mask"]), classes=prediction.classes)
-        image = side_by_side(prediction.draw(picture), other.draw(picture))
+        masks = [np.asarray(mask).repeat(factor, 0).repeat(factor, 1) for mask in (prediction.mask, truth["mask"])]
+        image = side_by_side(*(Segmentation(mask=mask, classes=prediction.classes).draw(picture) for mask in masks))
         note = f"mean IoU {value:.3f}"
     else:
         assert isinstance(prediction, Classification)
@@ -284,6 +259,12 @@ def figure(prediction: Prediction, truth: Target, value: float, data: Any) -> st
     name = html.escape(Path(prediction.path).name or str(prediction.image_id))
     alt = html.escape(f"{Path(prediction.path).name}: {note}")
     return f'<figure><img alt="{alt}" src="{data_uri(image)}"><figcaption>{name}: {html.escape(note)}</figcaption></figure>'
+
+
+def enlarged(picture: Image.Image) -> tuple[Image.Image, int]:
+    """A small picture in whole steps to at least :data:`SMALLEST` pixels, so that what is drawn on it can be read; and the factor."""
+    factor = max(1, -(-SMALLEST // max(picture.size)))
+    return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST), factor
 
 
 def source_picture(prediction: Prediction, data: Any) -> Image.Image | None:

@@ -12,12 +12,13 @@ from saccade.data.dataset import Dataset
 from saccade.data.inspect import Finding, Inspection
 from saccade.engine.files import write_text
 from saccade.report import svg
-from saccade.report.html import STYLE, data_uri, table
+from saccade.report.html import data_uri
+from saccade.report.page import columns, document, scroll, table
 from saccade.types.errors import DataError
 
 _MORE = """
-.error{border-left:4px solid #cf222e;padding:.3rem .8rem;background:var(--wash);margin:.6rem 0}
-.note{border-left:4px solid var(--line);padding:.3rem .8rem;background:var(--wash);margin:.6rem 0}
+.error,.note{border-left:4px solid #cf222e;padding:.4rem .8rem;background:var(--wash);margin:.6rem 0;overflow-wrap:anywhere}
+.note{border-color:var(--line)}details .shots{margin:.6rem 0}
 details>ul{max-height:20rem;overflow:auto;margin:.3rem 0}li{overflow-wrap:anywhere}
 """
 
@@ -27,30 +28,26 @@ def write_inspection(path: Path, data: Dataset, found: Inspection, source: str, 
 
     Args:
         path: file to write, atomically.
-        data: the images, for the sheets.
+        data: the images, to be drawn.
         found: of :func:`saccade.data.inspect.inspect_data`.
         source: how the user named the data.
-        shots: images of the overview sheet.
+        shots: images of the overview.
     """
     facts = found.facts
     counts = {level: sum(f.level == level for f in found.findings) for level in ("error", "warning", "note")}
     verdict = ", ".join(f"{n} {level}{'s' * (n != 1)}" for level, n in counts.items() if n) or "nothing wrong found"
+    look = _pictures(data, view.choose(data, shots), "with its truth")
     parts = [
         f"<h1>{html.escape(source)}</h1>",
         f'<p><span class="big">{facts["images"]}</span> images, {html.escape(verdict)}</p>',
         "<h2>Findings</h2>" + "".join(_finding(f, data) for f in found.findings) if found.findings else "",
-        "<h2>Data</h2>" + table(_rows(facts)),
+        "<h2>Data</h2>" + table(_rows(facts), name="Data"),
         "<h2>Classes</h2>" + _classes(facts) if facts["classes"] else "",
         "<h2>Objects</h2>" + _objects(facts["objects"]) if "objects" in facts else "",
-        "<h2>Sizes</h2>" + _sizes(facts),
-        "<h2>A look</h2>" + _sheet(data, view.choose(data, shots), "images spread over the data, with their truth"),
+        "<h2>Sizes</h2>" + _sizes(facts) if facts["sizes"]["different"] else "",
+        "<h2>A look</h2>" + look if look else "",
     ]
-    write_text(
-        path,
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{html.escape(source)}: saccade data inspect</title><style>{STYLE}{_MORE}</style></head>"
-        f"<body><main>{''.join(parts)}</main></body></html>\n",
-    )
+    write_text(path, document(f"{source}: saccade data inspect", "".join(parts), _MORE))
 
 
 def _finding(finding: Finding, data: Dataset) -> str:
@@ -58,7 +55,7 @@ def _finding(finding: Finding, data: Dataset) -> str:
     places = "".join(f"<li>{html.escape(place)}</li>" for place in finding.examples)
     more = f"<li>and {finding.count - len(finding.examples)} more</li>" if finding.count > len(finding.examples) else ""
     listed = f"<details><summary>where</summary><ul>{places}{more}</ul></details>" if places else ""
-    shown = _sheet(data, finding.images[:8], f"images with {finding.kind}") if finding.images and finding.level != "note" else ""
+    shown = _pictures(data, finding.images[:8], f"an example of {finding.kind}") if finding.images and finding.level != "note" else ""
     return (
         f'<div class="{style}"><b>{finding.level}: {html.escape(finding.kind)} ({finding.count}).</b> {html.escape(finding.text)}{listed}'
         + (f"<details><summary>pictures</summary>{shown}</details>" if shown else "")
@@ -66,12 +63,19 @@ def _finding(finding: Finding, data: Dataset) -> str:
     )
 
 
-def _sheet(data: Dataset, positions: Sequence[int], what: str) -> str:
-    try:
-        picture, _ = view.sheet(data, positions, columns=4, cell=280)
-    except DataError:
-        return ""
-    return f'<img alt="{len(positions)} {html.escape(what)}" style="max-width:100%" src="{data_uri(picture, longest=1200)}">'
+def _pictures(data: Dataset, positions: Sequence[int], what: str) -> str:
+    """Images with their truth drawn, those that can be opened; ``what`` they show is read aloud."""
+    figures = []
+    for position in positions:
+        try:
+            picture, target = view.drawn(data, position, cell=280)
+        except DataError:
+            continue
+        name = Path(str(target["path"])).name
+        name += f": {data.classes[int(target['label'])]}" if "label" in target else ""
+        alt = html.escape(f"{name}, {what}")
+        figures.append(f'<figure><img alt="{alt}" src="{data_uri(picture)}"><figcaption>{html.escape(name)}</figcaption></figure>')
+    return f'<div class="shots">{"".join(figures)}</div>' if figures else ""
 
 
 def _rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
@@ -98,11 +102,7 @@ def _classes(facts: dict[str, Any]) -> str:
     """A bar a class: its share of the largest."""
     most = max(facts["classes"].values()) or 1
     masks = facts.get("masks", {})
-    head = (
-        f'<tr><th scope="col">class</th><th scope="col">{facts["counted"]}</th>'
-        + ('<th scope="col">images</th>' if masks else "")
-        + "</tr>"
-    )
+    head = columns(("class", facts["counted"], "images") if masks else ("class", facts["counted"]))
     rows = []
     for name, count in sorted(facts["classes"].items(), key=lambda item: -item[1])[:200]:
         images = f'<td class="num">{masks.get(name, {}).get("images", 0)}</td>' if masks else ""
@@ -110,7 +110,7 @@ def _classes(facts: dict[str, Any]) -> str:
             f'<tr><th scope="row">{html.escape(name)}</th><td class="cell" style="--share:{count / most:.3f}">{count}</td>{images}</tr>'
         )
     more = f"<p class='soft'>and {len(facts['classes']) - 200} more classes</p>" if len(facts["classes"]) > 200 else ""
-    return f'<div class="scroll"><table>{head}{"".join(rows)}</table></div>{more}'
+    return scroll(f"<table>{head}{''.join(rows)}</table>", "Classes") + more
 
 
 def _objects(objects: dict[str, Any]) -> str:
@@ -129,17 +129,15 @@ def _objects(objects: dict[str, Any]) -> str:
     charts += svg.bars(
         "Images by their number of objects" + (" (50: or more)" if len(many) > 50 else ""), many, (0.0, len(many)), x="objects"
     )
-    out = table(rows) + f'<div class="row">{charts}</div>'
+    out = table(rows, name="Objects") + f'<div class="row">{charts}</div>'
     if "keypoints" in objects:
         points = objects["keypoints"]
         cells = "".join(
             f'<tr><th scope="row">{html.escape(name)}</th><td class="num">{one["visible"]}</td><td class="num">{one["hidden"]}</td></tr>'
             for name, one in points["points"].items()
         )
-        out += (
-            f'<div class="scroll"><table><caption>Key points of {points["objects"]} objects</caption><tr><th></th>'
-            f'<th scope="col">visible</th><th scope="col">hidden</th></tr>{cells}</table></div>'
-        )
+        head = f"<caption>Key points of {points['objects']} objects</caption>" + columns(("", "visible", "hidden"))
+        out += scroll(f"<table>{head}{cells}</table>", "Key points")
     return out
 
 
@@ -148,5 +146,6 @@ def _sizes(facts: dict[str, Any]) -> str:
     common = ", ".join(f"{w}x{h} ({n})" for w, h, n in sizes["common"])
     (small_w, small_h), (large_w, large_h) = sizes["smallest"], sizes["largest"]
     return table(
-        [("different sizes", str(sizes["different"])), ("most common", common), ("from", f"{small_w}x{small_h} to {large_w}x{large_h}")]
+        [("different sizes", str(sizes["different"])), ("most common", common), ("from", f"{small_w}x{small_h} to {large_w}x{large_h}")],
+        name="Sizes",
     )

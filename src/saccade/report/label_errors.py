@@ -14,7 +14,8 @@ from PIL import Image
 
 from saccade.data.dataset import Dataset
 from saccade.engine.files import atomic, write_text
-from saccade.report.html import STYLE, data_uri, table
+from saccade.report.html import data_uri
+from saccade.report.page import document, table
 from saccade.types import drawing
 from saccade.types.errors import DataError
 
@@ -104,16 +105,18 @@ def write_issues(
         for rank, issue, picture in shots
     )
     warn = '<p class="warn">' + "<br>".join(html.escape(note) for note in notes[:20]) + "</p>" if notes else ""
-    write_text(
-        folder / "report.html",
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>saccade: likely label errors</title><style>{STYLE}</style></head><body><main><h1>Likely label errors</h1>"
-        f'<p><span class="big">{len(issues)}</span> in {len({issue.number for issue in issues})} of {images} images</p>{warn}'
-        f"<h2>Search</h2>{table([(key, html.escape(str(value))) for key, value in facts.items() if value is not None])}"
-        + (f"<h2>Kinds</h2>{table([(html.escape(name), str(count)) for name, count in common], number=True)}" if common else "")
-        + f'<h2>The worst {len(shots)}</h2><p class="soft">{_LEGEND.get(task, "")} issues.csv lists all.</p>'
-        f'<div class="shots">{figures}</div></main></body></html>\n',
-    )
+    legend = _LEGEND.get(task, "")
+    parts = [
+        "<h1>Likely label errors</h1>",
+        f'<p><span class="big">{len(issues)}</span> in {len({issue.number for issue in issues})} of {images} images</p>',
+        warn,
+        "<h2>Search</h2>" + table([(key, html.escape(str(value))) for key, value in facts.items() if value is not None], name="Search"),
+        "<h2>Kinds</h2>" + table([(name, str(count)) for name, count in common], True, "Kinds") if common else "",
+        f'<h2>The worst {len(shots)}</h2><p class="soft">{legend} issues.csv lists all.</p><div class="shots">{figures}</div>'
+        if shots
+        else "",
+    ]
+    write_text(folder / "report.html", document("saccade: likely label errors", "".join(parts)))
 
 
 def _write_table(path: Path, issues: Sequence[LabelIssue]) -> None:

@@ -6,9 +6,12 @@ import html
 import math
 from collections.abc import Sequence
 
-WIDTH, HEIGHT = 460, 260
+from saccade.report.page import columns, scroll
+
+WIDTH, HEIGHT = 400, 240
 LEFT, RIGHT, TOP, BOTTOM = 52, 12, 16, 36
-INKS = ("#1f6feb", "#d1495b", "#2a9d5c", "#b8860b", "#7b4fc9", "#c45a00", "#3a8a99", "#8a5a44")
+INKS = ("#1f6feb", "#d1495b", "#2a9d5c", "#b8860b", "#7b4fc9", "#c45a00", "#3a8a99", "#a06a52")
+DASHES = ("", "6 3", "2 3", "10 3 2 3")
 
 
 def line_chart(
@@ -46,18 +49,29 @@ def line_chart(
     for number, points in enumerate(series.values()):
         ink = INKS[number % len(INKS)]
         path = " ".join("{:.1f},{:.1f}".format(*place(a, b)) for a, b in points)
-        dash = ' stroke-dasharray="6 3"' if number % 2 else ""
         if len(points) == 1:
             px, py = place(*points[0])
             out.append(f'<circle cx="{px:.1f}" cy="{py:.1f}" r="4" fill="{ink}"/>')
         else:
-            out.append(f'<polyline points="{path}" fill="none" stroke="{ink}" stroke-width="2"{dash}/>')
+            out.append(f'<polyline points="{path}" fill="none" {stroke(number)}/>')
     out.append("</svg>")
+    keys = legend([(name, stroke(i)) for i, name in enumerate(series)])
+    return f"<figure><figcaption>{html.escape(title)}{f' ({html.escape(y)})' if y else ''}</figcaption>{''.join(out)}{keys}</figure>"
+
+
+def stroke(number: int) -> str:
+    """How the line of a series is drawn: 32 that differ in colour or dashes, neighbours in both."""
+    dash = DASHES[(number + number // len(INKS)) % len(DASHES)]
+    return f'stroke="{INKS[number % len(INKS)]}" stroke-width="2"' + (f' stroke-dasharray="{dash}"' if dash else "")
+
+
+def legend(series: Sequence[tuple[str, str]]) -> str:
+    """What is what: names and how their lines are drawn."""
     keys = "".join(
-        f'<span class="key"><span class="swatch" style="background:{INKS[i % len(INKS)]}"></span>{html.escape(name)}</span>'
-        for i, name in enumerate(series)
+        f'<span><svg viewBox="0 0 26 10" aria-hidden="true"><line x1="0" x2="26" y1="5" y2="5" {drawn}/></svg>{html.escape(name)}</span>'
+        for name, drawn in series
     )
-    return f'<figure><figcaption>{html.escape(title)}{f" ({html.escape(y)})" if y else ""}</figcaption>{"".join(out)}<div class="keys">{keys}</div></figure>'
+    return f'<div class="keys">{keys}</div>'
 
 
 def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
@@ -78,13 +92,13 @@ def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
 
 def matrix(title: str, values: Sequence[Sequence[float]], names: Sequence[str]) -> str:
     """A confusion matrix as an HTML table: rows are truth, columns predictions, shaded by the row's share."""
-    head = "".join(f'<th scope="col">{html.escape(str(n))}</th>' for n in names)
     rows = []
     for name, row in zip(names, values, strict=True):
         total = sum(row) or 1
         cells = "".join(f'<td style="--share:{v / total:.3f}" class="cell">{v:g}</td>' for v in row)
         rows.append(f'<tr><th scope="row">{html.escape(str(name))}</th>{cells}</tr>')
-    return f'<div class="scroll"><table class="matrix"><caption>{html.escape(title)}: rows truth, columns prediction</caption><tr><th></th>{head}</tr>{"".join(rows)}</table></div>'
+    caption = f"<caption>{html.escape(title)}: rows truth, columns prediction</caption>"
+    return scroll(f'<table class="numbers">{caption}{columns(["", *map(str, names)])}{"".join(rows)}</table>', title)
 
 
 def bars(title: str, counts: Sequence[float], span: tuple[float, float], *, x: str = "") -> str:

@@ -54,15 +54,22 @@ def inspect(
     return found
 
 
+def training_findings(train: Dataset, validation: Dataset | None) -> list[Finding]:
+    """What annotations and file bytes say of the training data, and the errors of other validation data. Nothing is decoded."""
+    findings = quick_findings(train)
+    if validation is not None and validation.index is not train.index:
+        told = {(f.kind, *f.examples) for f in findings}  # read twice, the same files leak twice
+        findings += [f for f in quick_findings(validation) if f.level == "error" and (f.kind, *f.examples) not in told]
+    return findings
+
+
 def before_training(train: Dataset, validation: Dataset | None, *, allow_leaks: bool, say: Callable[[str], None]) -> None:
     """What each training looks at first: annotations, classes, and files that stand in two splits. Nothing is decoded.
 
     Raises:
         UsageError: an image of the training split is also in another split, and ``allow_leaks`` is False.
     """
-    findings = quick_findings(train)
-    if validation is not None and validation.index is not train.index:
-        findings += [f for f in quick_findings(validation) if f.level == "error"]
+    findings = training_findings(train, validation)
     leak = next((f for f in findings if f.kind == "leak"), None)
     if leak is not None and not allow_leaks:
         raise UsageError(

@@ -40,7 +40,7 @@ class Preprocess:
         interpolation: "bilinear", "bicubic" or "nearest".
         antialias: low-pass before shrinking.
         resize_float: resize float values, not rounded 8-bit ones (torchvision's detectors); slower.
-        upscale: whether letterbox may enlarge.
+        upscale: whether letterbox and shortest may enlarge.
     """
 
     mode: Literal["stretch", "letterbox", "shortest", "crop", "keep"] = "stretch"
@@ -105,6 +105,7 @@ class Preprocess:
         resized = original
         if self.mode == "shortest":
             factor = min(self.size[0] / min(original), self.size[1] / max(original))
+            factor = factor if self.upscale else min(factor, 1.0)
             # torchvision floors here: interpolate(scale_factor=...) with recompute_scale_factor
             resized = (max(1, int(height * factor)), max(1, int(width * factor)))
         canvas = tuple(-(-side // self.multiple) * self.multiple for side in resized)

@@ -43,9 +43,10 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 from saccade.boxes.coders import BoxCoder
 from saccade.data.transforms.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from saccade.layers.fpn import Taps, convert_norm, freeze_until, pad_batch, pyramid_levels, tapped, timm_backbone
-from saccade.models.base import Images, Model
+from saccade.models.base import Images
 from saccade.models.bounds import check_within
-from saccade.models.detect.rpn import BACKGROUND, RPN, SMOOTH_L1_BETA, Truth, ignore_crowd, match
+from saccade.models.detect.base import Assignment, Detector, Priors
+from saccade.models.detect.rpn import BACKGROUND, RPN, SMOOTH_L1_BETA, Proposing, Truth, ignore_crowd, match
 from saccade.models.detect.rpn import sample as sample_boxes
 from saccade.types.errors import UsageError
 from saccade.types.geometry import Geometry
@@ -132,7 +133,7 @@ class BoxHead(nn.Module):
         return self.score(hidden), self.deltas(hidden).unflatten(1, (-1, 4))
 
 
-class FasterRCNN(Model):
+class FasterRCNN(Detector):
     """Faster R-CNN.
 
     Images are normalised (C, H, W) tensors of any sizes: a stacked batch or a list, which is padded here to a common multiple of the
@@ -145,8 +146,6 @@ class FasterRCNN(Model):
         head: the second stage.
         form: numbers that go with the form.
     """
-
-    task = "detect"
 
     def __init__(
         self,
@@ -232,15 +231,19 @@ class FasterRCNN(Model):
 
     # -- learning ---------------------------------------------------------------------------------
 
+    def propose(self, images: Images, targets: list[Target]) -> tuple[list[Tensor], Proposing, list[tuple[int, int]], list[Truth]]:
+        """First stage of a batch: maps, what the RPN says, the images' own sizes, and their truths."""
+        batch, sizes = pad_batch(images, self.multiple)
+        maps = self.features(batch)
+        out = self.rpn.run(maps, (batch.shape[-2], batch.shape[-1]))
+        return maps, out, sizes, [truth_of(target, batch.device) for target in targets]
+
     def losses(self, images: Images, targets: list[Target]) -> dict[str, Tensor]:
         """``objectness`` and ``rpn_box`` of the proposals, ``class`` and ``box`` of the regions, each a mean over what was sampled.
 
         In eval mode evenly spaced anchors and regions are taken instead of random ones.
         """
-        batch, sizes = pad_batch(images, self.multiple)
-        truths = [truth_of(target, batch.device) for target in targets]
-        maps = self.features(batch)
-        out = self.rpn.run(maps, (batch.shape[-2], batch.shape[-1]))
+        maps, out, sizes, truths = self.propose(images, targets)
         objectness, rpn_box = self.rpn.losses(out, truths, sizes, random=self.training)
         proposals = self.rpn.proposals(out, sizes, before=self.form.before[0], after=self.form.after[0])
         regions = self.sample(proposals, truths)
@@ -270,6 +273,27 @@ class FasterRCNN(Model):
             for field, value in zip(regions, (boxes, labels, aims, matched), strict=True):
                 field.append(value)
         return regions
+
+    @torch.no_grad()
+    def assignments(self, images: Images, targets: list[Target]) -> list[tuple[Assignment, ...]]:
+        """The RPN's positive anchors, and the regions that the box head learns from."""
+        _, out, sizes, truths = self.propose(images, targets)
+        anchors = torch.cat(out.anchors)
+        regions = self.sample(self.rpn.proposals(out, sizes, before=self.form.before[0], after=self.form.after[0]), truths)
+        assigned = []
+        for truth, size, boxes, learnt in zip(truths, sizes, regions.boxes, regions.matched, strict=True):
+            matched = self.rpn.assign(anchors, truth, size)
+            positive = torch.where(matched >= 0)[0]
+            first = Assignment("anchors", anchors[positive], matched[positive], truth.boxes, truth.labels)
+            assigned.append((first, Assignment("regions", boxes, learnt, truth.boxes, truth.labels)))
+        return assigned
+
+    def prior_boxes(self, size: tuple[int, int]) -> Priors:
+        """The RPN's anchors on all maps of an image of ``size`` (H, W)."""
+        height, width = (-(-side // self.multiple) * self.multiple for side in size)
+        strides = [*self.taps.strides, *([2 * self.taps.strides[-1]] if self.fpn is not None else [])]
+        maps = [torch.empty(0, -(-height // stride), -(-width // stride)) for stride in strides]
+        return Priors(torch.cat(self.rpn.anchors(maps, (height, width))), self.rpn.high, self.taps.strides[0])
 
     # -- weights and export -----------------------------------------------------------------------
 

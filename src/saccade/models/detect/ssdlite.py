@@ -56,8 +56,9 @@ from saccade.boxes.iou import paired_iou, pairwise_iou
 from saccade.boxes.nms import select
 from saccade.data.transforms.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from saccade.layers.backbones import check_backbone
-from saccade.models.base import Model
+from saccade.models.base import Images
 from saccade.models.bounds import check_within
+from saccade.models.detect.base import Assignment, Detector, Priors
 from saccade.models.weights import fetch_torchvision, load_state
 from saccade.types.errors import UsageError
 from saccade.types.geometry import Geometry
@@ -67,6 +68,9 @@ from saccade.types.sample import Target
 
 Norm = Callable[[int], nn.Module]
 Raw = dict[str, Tensor]
+
+POSITIVE = 0.5
+"""IoU from which a default box takes a truth."""
 
 torchvision_norm: Norm = partial(nn.BatchNorm2d, eps=0.001, momentum=0.03)
 
@@ -193,7 +197,7 @@ def timm_features(name: str, strides: tuple[int, ...], in_chans: int) -> nn.Modu
 # -- the published detector -----------------------------------------------------------------------
 
 
-class SSDLite(Model):
+class SSDLite(Detector):
     """SSD with SSDlite's prediction layers on the maps of a backbone, trained with the multibox loss.
 
     ``raw`` gives ``logits`` (B, A, K + 1), background first, and ``deltas`` (B, A, 4) for the A default boxes ``priors`` (A, 4).
@@ -207,7 +211,6 @@ class SSDLite(Model):
         tower: separable layers before each prediction layer.
     """
 
-    task = "detect"
     loss_names = ("multibox",)
     coder = BoxCoder((10.0, 10.0, 5.0, 5.0))
     background = 1  # outputs of the class layers beside the classes
@@ -231,6 +234,7 @@ class SSDLite(Model):
             maps = backbone.eval()(torch.zeros(1, preprocess.channels, height, width))
         backbone.train()
         grids = [(m.shape[-2], m.shape[-1]) for m in maps]
+        self.stride = height / grids[0][0]
         shapes = sides(grids)
         boxes = [grid_boxes(g, s, (height / g[0], width / g[1])) for g, s in zip(grids, shapes, strict=True)]
         self.register_buffer("priors", torch.cat(boxes), persistent=False)
@@ -293,10 +297,9 @@ class SSDLite(Model):
             boxes, classes, crowd = truths(target, deltas)
             ignored[i] = covered(self.priors, crowd)
             if len(boxes):
-                matched = match(boxes, self.priors)
-                found = (matched >= 0).nonzero()[:, 0]
-                labels[i, found] = classes[matched[found]] + 1
-                wanted = self.coder.encode(boxes[matched[found]], self.priors[found])
+                truth, found = self.matches(raw, i, boxes, classes)
+                labels[i, found] = classes[truth] + 1
+                wanted = self.coder.encode(boxes[truth], self.priors[found])
                 box_loss = box_loss + F.smooth_l1_loss(deltas[i, found], wanted, reduction="sum")
         class_loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view_as(labels)
         positive = labels > 0
@@ -304,6 +307,27 @@ class SSDLite(Model):
         hard = (rank < 3 * positive.sum(1, keepdim=True)) & ~ignored
         count = positive.sum().clamp_min(1)
         return {"class": class_loss[positive | hard].sum() / count, "box": box_loss / count}
+
+    def matches(self, raw: Raw, i: int, boxes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Of the default boxes of image ``i`` that learn an object: (M,) the truths' indices and (M,) their own."""
+        matched = match(boxes, self.priors)
+        found = (matched >= 0).nonzero()[:, 0]
+        return matched[found], found
+
+    @torch.no_grad()
+    def assignments(self, images: Images, targets: list[Target]) -> list[tuple[Assignment, ...]]:
+        """The default boxes that learn an object."""
+        assert isinstance(images, Tensor)
+        raw, out = self.raw(images), []
+        for i, target in enumerate(targets):
+            boxes, labels, _ = truths(target, raw["deltas"])
+            truth, found = self.matches(raw, i, boxes, labels) if len(boxes) else (labels, labels)
+            out.append((Assignment("priors", self.priors[found], truth, boxes, labels),))
+        return out
+
+    def prior_boxes(self, size: tuple[int, int]) -> Priors:
+        """The default boxes; ``size`` is always that of the preprocessing."""
+        return Priors(self.priors, POSITIVE, self.stride)
 
     def translate_weights(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Rename torchvision's entries to ours."""
@@ -327,7 +351,7 @@ def covered(priors: Tensor, crowd: Tensor) -> Tensor:
     return (inter > 0.5 * ops.box_area(priors)[:, None]).any(1)
 
 
-def match(boxes: Tensor, priors: Tensor, threshold: float = 0.5) -> Tensor:
+def match(boxes: Tensor, priors: Tensor, threshold: float = POSITIVE) -> Tensor:
     """(A,) index of the truth that each default box learns, or -1: the truth of highest IoU if over the threshold.
 
     Each truth takes its best default box whatever the IoU (SSD section 2.2).
@@ -391,6 +415,15 @@ class FusedSSDLite(SSDLite):
             "class": class_loss / quality.sum().clamp_min(1),
             "box": self.box_weight * box_loss / weights.clamp_min(1),
         }
+
+    def matches(self, raw: Raw, i: int, boxes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """As the base, by alignment."""
+        predicted = self.coder.decode(raw["deltas"][i], self.priors)
+        return assign_aligned(raw["logits"][i].sigmoid(), predicted, self.priors, boxes, labels)[:2]
+
+    def prior_boxes(self, size: tuple[int, int]) -> Priors:
+        """As the base; no overlap is asked for, but a centre inside the truth."""
+        return Priors(self.priors, None, self.stride)
 
 
 def assign_aligned(
