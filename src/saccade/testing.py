@@ -29,6 +29,7 @@ from saccade.data.dataset import Dataset
 from saccade.data.records import DataIndex, PackedRecords, Record
 from saccade.engine.bundle import load_bundle, save_bundle
 from saccade.models.base import AdversarialModel, FittedModel, Model
+from saccade.models.index import ENTRIES
 from saccade.models.registry import create_model, find
 from saccade.types.prediction import Classification, Detection, Generated, Prediction, Segmentation
 from saccade.types.sample import IGNORE, Batch, Sample, Target, boxes_tensor, collate
@@ -309,6 +310,14 @@ BY_GRADIENT = (
     check_gradients_reach_every_parameter,
     check_empty_targets,
 )
+
+
+def representatives() -> list[str]:
+    """Names of saccade's own systems that the contract suites run: all but, of a bought family (one builder, one row), the larger ones."""
+    first: dict[tuple[str, str], str] = {}
+    for entry in ENTRIES:
+        first.setdefault((entry.builder, entry.row), entry.name)
+    return list(first.values())
 
 
 def checks_for(name: str) -> tuple[Callable[[str], None], ...]:

@@ -6,11 +6,10 @@ import torch
 
 import saccade
 from saccade import testing
-from saccade.models.index import ENTRIES
 from saccade.models.registry import find
 
 pytestmark = pytest.mark.gpu
-BY_GRADIENT = [entry.name for entry in ENTRIES if entry.kind in ("trainable", "adversarial")]
+BY_GRADIENT = [name for name in testing.representatives() if find(name).kind in ("trainable", "adversarial")]
 DATA = {"classify": "synthetic:shapes?count=24&size=48&task=classify", "detect": "synthetic:shapes?count=24&size=64",
         "segment": "synthetic:shapes?count=24&size=48&task=segment", "generate": "synthetic:shapes?count=24&size=32"}  # fmt: skip
 
@@ -35,7 +34,7 @@ def test_losses_and_gradients_under_autocast(name, dtype):
             assert torch.isfinite(parameter.grad).all(), parameter_name
 
 
-@pytest.mark.parametrize("name", [entry.name for entry in ENTRIES if entry.kind == "trainable"])
+@pytest.mark.parametrize("name", [name for name in BY_GRADIENT if find(name).kind == "trainable"])
 def test_predictions_equal_the_cpus(name):
     model = testing.build(name).eval()
     image = testing.picture((64, 80))

@@ -11,6 +11,7 @@ A paper's file has
 
 from __future__ import annotations
 
+import bisect
 import copy
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -37,6 +38,7 @@ class Network(nn.Module):
     Attributes:
         features: images (N, C, H, W) to maps (N, D, h, w). head: maps to logits (N, K).
         output: name of the layer that gives the logits, a Linear or a 1x1 Conv2d ("head.fc8").
+        other_outputs: names of further such layers (of auxiliary heads, which train only).
         feature_info: one :func:`level` for each resolution, finest first, for ``features_only``.
         num_features: channels of the maps.
         input_size: (H, W) that it is built for.
@@ -47,6 +49,7 @@ class Network(nn.Module):
     features: nn.Module
     head: nn.Module
     output: ClassVar[str]
+    other_outputs: tuple[str, ...] = ()
     input_size: tuple[int, int] = (224, 224)
     fixed: bool = False
     published_names: ClassVar[Mapping[str, str]] = {}
@@ -79,17 +82,16 @@ class Network(nn.Module):
         return self.get_submodule(self.output)
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """A new output layer for another number of classes, with fresh weights."""
-        old = self.get_classifier()
-        assert isinstance(old, (nn.Linear, nn.Conv2d))
-        new: nn.Module = nn.Identity()
-        if num_classes and isinstance(old, nn.Conv2d):
-            new = nn.Conv2d(old.in_channels, num_classes, 1)
-        elif num_classes:
-            new = nn.Linear(old.in_features, num_classes)
-        initialise(new)
-        parent, _, name = self.output.rpartition(".")
-        setattr(self.get_submodule(parent), name, new.to(old.weight.device))
+        """New output layers for another number of classes, with fresh weights."""
+        for output in (self.output, *self.other_outputs):
+            old = self.get_submodule(output)
+            assert isinstance(old, (nn.Linear, nn.Conv2d))
+            new = (
+                pointwise_output(old.in_channels, num_classes) if isinstance(old, nn.Conv2d) else dense_output(old.in_features, num_classes)
+            )
+            initialise(new)
+            parent, _, name = output.rpartition(".")
+            setattr(self.get_submodule(parent), name, new.to(old.weight.device))
         self.num_classes = num_classes
 
 
@@ -119,12 +121,14 @@ class NetworkClassifier(Classifier):
 
 
 def load_published(model: NetworkClassifier, weights: WeightsEnum) -> None:
-    """Load torchvision's weights, downloaded aloud; with another number of classes the output layer keeps its initial weights."""
+    """Load torchvision's weights, downloaded aloud; with another number of classes the output layers keep their initial weights."""
     state = model.translate_weights(fetch_torchvision(weights))
-    output = f"network.{model.network.output}"
-    if len(state[f"{output}.weight"]) != model.num_classes:
-        own = model.state_dict()
-        state |= {f"{output}.{kind}": own[f"{output}.{kind}"] for kind in ("weight", "bias")}
+    own = model.state_dict()
+    # weights saved by PyTorch before 0.4.1 have no counters of batches
+    state |= {name: value for name, value in own.items() if name.endswith("num_batches_tracked") and name not in state}
+    outputs = [f"network.{name}" for name in (model.network.output, *model.network.other_outputs)]
+    if len(state[f"{outputs[0]}.weight"]) != model.num_classes:
+        state |= {f"{output}.{kind}": own[f"{output}.{kind}"] for output in outputs for kind in ("weight", "bias")}
     else:
         model.classes = weights.meta["categories"]
     load_state(model, state, weights.url)
@@ -163,8 +167,8 @@ def size_after(features: nn.Module, in_chans: int, size: tuple[int, int], name: 
 
     shape = maps(*size)
     if shape is None:
-        least = next((side for side in range(min(size) + 1, 1025) if maps(side, side) is not None), None)
-        raise UsageError(f"{name} cannot work on {size[0]}x{size[1]}" + (f"; the least model.size is {least}" if least else ""))
+        least = bisect.bisect_left(range(1025), True, key=lambda side: maps(side, side) is not None)
+        raise UsageError(f"{name} cannot work on {size[0]}x{size[1]}" + (f"; the least model.size is {least}" if least < 1025 else ""))
     return int(shape[1]), int(shape[2]), int(shape[3])
 
 
@@ -176,6 +180,11 @@ def scaled(channels: int, width: float) -> int:
 def dense_output(features: int, num_classes: int) -> nn.Module:
     """The dense layer that gives the logits; none for 0 classes, which is how timm asks for maps only."""
     return nn.Linear(features, num_classes) if num_classes else nn.Identity()
+
+
+def pointwise_output(maps: int, num_classes: int) -> nn.Module:
+    """The 1x1 convolution that gives the logits; none for 0 classes."""
+    return nn.Conv2d(maps, num_classes, 1) if num_classes else nn.Identity()
 
 
 def check_width(width: float) -> None:
@@ -197,11 +206,12 @@ def initialise(module: nn.Module, activation: str = "relu") -> None:
 
 
 def output_gain(network: Network, gain: float = 0.1) -> None:
-    """Shrink the initial output layer, so that training starts near equal scores for all classes (loss log K)."""
-    layer = network.get_classifier()
-    if isinstance(layer, (nn.Linear, nn.Conv2d)):
-        with torch.no_grad():
-            layer.weight.mul_(gain)
+    """Shrink the initial output layers, so that training starts near equal scores for all classes (loss log K)."""
+    for output in (network.output, *network.other_outputs):
+        layer = network.get_submodule(output)
+        if isinstance(layer, (nn.Linear, nn.Conv2d)):
+            with torch.no_grad():
+                layer.weight.mul_(gain)
 
 
 def preprocess_for(
@@ -222,7 +232,7 @@ def register_with_timm(name: str, network: Callable[..., Network]) -> None:
     known = f"saccade_{name}"
     if is_model(known):
         return
-    built = getattr(network, "func", network)
+    built: Any = getattr(network, "func", network)
 
     def entry(pretrained: bool = False, **options: Any) -> nn.Module:
         kept = {key: value for key, value in options.items() if key not in ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")}
@@ -234,6 +244,10 @@ def register_with_timm(name: str, network: Callable[..., Network]) -> None:
         }  # fmt: skip
         kept.setdefault("num_classes", 1000)
         kept.setdefault("in_chans", 3)
+        if kept.get("features_only") and "out_indices" not in kept:  # timm would ask for five levels
+            with torch.device("meta"):
+                shadow = network(**{key: value for key, value in kept.items() if key != "features_only"})
+            kept["out_indices"] = tuple(range(len(shadow.feature_info)))
         return build_model_with_cfg(
             network, known, pretrained, pretrained_cfg=config, feature_cfg={"feature_cls": "hook", "flatten_sequential": False}, **kept
         )

@@ -8,7 +8,7 @@ Wightman: PyTorch Image Models, https://github.com/huggingface/pytorch-image-mod
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -53,16 +53,27 @@ def timm_classifier(
         size: side of the input instead of the weights' own, where the network takes it.
         drop_rate, drop_path_rate: dropout before the output; stochastic depth.
     """
+    options = {"drop_rate": drop_rate} if drop_rate else {}
+    if drop_path_rate:
+        options["drop_path_rate"] = drop_path_rate
+    return from_timm(architecture, num_classes, in_chans=in_chans, pretrained=pretrained, size=size, **options)
+
+
+def from_timm(
+    architecture: str, num_classes: int, *, in_chans: int = 3, pretrained: bool = False, size: int | None = None, **options: Any
+) -> TimmClassifier:
+    """A network of timm with its own preprocessing; ``options`` go to timm's builder.
+
+    Raises:
+        UsageError: timm does not know the name, or cannot build the network with these options.
+    """
     import timm
     from timm.data import resolve_model_data_config
 
     check_backbone(architecture, option="")
     check_within(8, 4096, size=size)
-    options: dict[str, float] = {"drop_rate": drop_rate} if drop_rate else {}
-    if drop_path_rate:
-        options["drop_path_rate"] = drop_path_rate
 
-    def build(**extra: int) -> nn.Module:
+    def build(**extra: Any) -> nn.Module:
         return timm.create_model(architecture, pretrained=pretrained, num_classes=num_classes, in_chans=in_chans, **options, **extra)
 
     try:
