@@ -34,8 +34,9 @@ def test_import_and_help_load_nothing_heavy(code):
 
 def test_public_names_are_these():
     assert saccade.__all__ == [
-        "DataError", "Dataset", "Recipe", "Run", "SaccadeError", "UsageError", "compare", "create_model", "evaluate", "inspect",
-        "list_models", "load", "load_data", "model_info", "open_run", "predict", "resume", "train",
+        "DataError", "Dataset", "Recipe", "Run", "SaccadeError", "UsageError", "check", "compare", "create_model", "evaluate",
+        "inspect", "list_models", "load", "load_darknet", "load_data", "model_info", "model_shape", "open_run", "predict", "resume",
+        "train",
     ]  # fmt: skip
     assert len(saccade.__all__) <= 30
     for name in saccade.__all__:

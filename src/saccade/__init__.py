@@ -20,25 +20,30 @@ if TYPE_CHECKING:
     from saccade.data.dataset import Dataset
     from saccade.data.load import load_data
     from saccade.engine.run import Run, open_run
+    from saccade.models.darknet.model import load_darknet
     from saccade.models.registry import create_model
     from saccade.types.errors import DataError, SaccadeError, UsageError
     from saccade.types.recipe import Recipe
+    from saccade.workflows.check import check
     from saccade.workflows.compare import compare
     from saccade.workflows.evaluate import evaluate
     from saccade.workflows.inspect import inspect
-    from saccade.workflows.models import list_models, model_info
+    from saccade.workflows.models import list_models, model_info, model_shape
     from saccade.workflows.predict import load, predict
     from saccade.workflows.train import resume, train
 
 _WHERE = {
     "list_models": "saccade.workflows.models",
     "model_info": "saccade.workflows.models",
+    "model_shape": "saccade.workflows.models",
     "create_model": "saccade.models.registry",
+    "load_darknet": "saccade.models.darknet.model",
     "load_data": "saccade.data.load",
     "Dataset": "saccade.data.dataset",
     "Recipe": "saccade.types.recipe",
     "train": "saccade.workflows.train",
     "resume": "saccade.workflows.train",
+    "check": "saccade.workflows.check",
     "compare": "saccade.workflows.compare",
     "evaluate": "saccade.workflows.evaluate",
     "inspect": "saccade.workflows.inspect",
@@ -58,14 +63,17 @@ __all__ = [
     "Run",
     "SaccadeError",
     "UsageError",
+    "check",
     "compare",
     "create_model",
     "evaluate",
     "inspect",
     "list_models",
     "load",
+    "load_darknet",
     "load_data",
     "model_info",
+    "model_shape",
     "open_run",
     "predict",
     "resume",

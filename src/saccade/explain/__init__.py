@@ -1,0 +1,1 @@
+"""What a network is and does: shapes, costs, receptive fields, diagrams, differences."""
