@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 # Spinning OpenMP threads cost twenty times their gain where a neighbour is busy.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test lint bench lock env clean
+.PHONY: demo test lint bench docs lock env clean
 
 env: $(STAMP)
 
@@ -32,10 +32,15 @@ lint: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.all
 
-# Needs uv (any version that knows --no-emit-index-url); the lock names no registry.
+# papers.md and cli.md from the code, then the site in site/; nothing in it is loaded from elsewhere.
+docs: $(STAMP)
+	$(BIN)/python docs/generate.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# Needs uv (any version that knows --no-emit-index-url); the lock names no registry, and what it pins stays unless it must change.
 lock:
-	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
+	uv pip compile pyproject.toml --extra dev --extra docs --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-emit-find-links --no-header -q -o requirements.lock
 
 clean:
-	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) runs site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

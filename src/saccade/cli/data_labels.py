@@ -39,11 +39,11 @@ def labels(
     """Find likely label errors, write them out to be corrected, and take the corrections over.
 
     Examples:
-      saccade data labels blood/ --out check --write voc
+      saccade data labels blood/ --out suspects --write voc
 
       saccade data labels digits/ --model hog --folds 5
 
-      saccade data labels blood/ --apply check/to_correct --out blood2 --to voc
+      saccade data labels blood/ --apply suspects/to_correct --out blood2 --to voc
     """
     from saccade.types.errors import UsageError, one_line
     from saccade.workflows.labels import apply_corrections, find_label_errors

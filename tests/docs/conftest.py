@@ -1,0 +1,102 @@
+"""What the pages talk about, tiny: blood/, cells/, digits/, photos/, scans/, and finished runs on them."""
+
+import importlib
+import importlib.metadata
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[2]
+TUTORIALS = ROOT / "docs" / "tutorials"
+
+TINY = {
+    "ssdlite": {"model.size": 64, "model.backbone": "test_resnet.r160_in1k", "model.width": 16, "recipe.batch_size": 4},
+    "unet": {"model.size": 32, "model.width": 4, "recipe.batch_size": 4},
+    "lenet5": {"recipe.batch_size": 8},
+    "dcgan": {"model.size": 32, "model.width": 8, "model.latent": 16, "recipe.batch_size": 4},
+    "tiny_points": {"model.size": 64, "model.width": 4, "recipe.batch_size": 4},
+}
+"""Settings of each model that the pages train, so that an epoch takes about a second."""
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """TINY, for the tests."""
+    return TINY
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory):
+    """The folder from which every page gets a copy."""
+    import saccade
+    from saccade.data.formats import write_data
+
+    root = tmp_path_factory.mktemp("docs") / "world"
+    root.mkdir()
+    blood = saccade.load_data("synthetic:cells?count=20&size=64")
+    blood.index.classes[:] = ["RBC", "WBC", "Platelets"]
+    write_data(blood, root / "blood", "voc")
+    write_data(saccade.load_data("synthetic:cells?count=12&size=48&task=segment"), root / "cells", "masks")
+    shapes = saccade.load_data("synthetic:shapes?count=20&size=32&task=classify")
+    for number, sample in enumerate(shapes[i] for i in range(len(shapes))):
+        pixels = Image.fromarray(sample.image.permute(1, 2, 0).numpy())
+        kind = f"kind{number % 2}"
+        for path in (f"digits/{kind}/{number}.png", f"scans/{kind}/patient{number % 5}_{number}.png", f"photos/{number}.jpg"):
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            pixels.save(root / path)
+    elsewhere(root)
+    for model, data in (("ssdlite", "blood"), ("lenet5", "digits"), ("unet", "cells")):
+        saccade.train(
+            model, root / data, folder=root / "runs" / f"{model}-001", epochs=1, options=TINY[model], workers=0, say=lambda _: None
+        )  # fmt: skip
+    stopped = root / "runs" / "stopped"
+    stopped.mkdir()
+    shutil.copy(root / "runs" / "ssdlite-001" / "config.yaml", stopped)
+    return root
+
+
+def elsewhere(root):
+    """Truth and predictions of blood/'s test images as other tools write them: COCO results, and YOLO files with a score."""
+    import saccade
+    from saccade.data.formats import write_data
+
+    test = saccade.load_data(root / "blood", "test")
+    write_data(test, root / "work", "coco")
+    truth = root / "work" / "annotations" / "instances_test.json"
+    for name in ("truth.json", "instances_val.json"):
+        shutil.copy(truth, root / name)
+    found = [{k: a[k] for k in ("image_id", "category_id", "bbox")} | {"score": 0.9} for a in json.loads(truth.read_text())["annotations"]]
+    (root / "predictions.json").write_text(json.dumps(found))
+    (root / "yolo_predictions").mkdir()
+    for i in range(len(test)):
+        record = test.record(i)
+        low, high = record.boxes[:, :2] / 64, record.boxes[:, 2:] / 64
+        rows = [
+            f"{k} {x:.6f} {y:.6f} {w:.6f} {h:.6f} 0.9"
+            for k, (x, y), (w, h) in zip(record.labels, (low + high) / 2, high - low, strict=True)
+        ]
+        (root / "yolo_predictions" / f"{Path(record.path).stem}.txt").write_text("\n".join(rows))
+    shutil.rmtree(root / "work")
+
+
+@pytest.fixture(scope="session")
+def registered(tmp_path_factory):
+    """The worked example as an installed package of its own; gives the folder that is on Python's path."""
+    from saccade.models.index import entries
+
+    folder = tmp_path_factory.mktemp("package")
+    shutil.copy(TUTORIALS / "tiny_points.py", folder)
+    info = folder / "tiny_points-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: tiny-points\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[saccade.models]\ntiny_points = tiny_points:ENTRIES\n")
+    sys.path.insert(0, str(folder))
+    importlib.invalidate_caches()
+    entries.cache_clear()
+    yield folder
+    sys.path.remove(str(folder))
+    entries.cache_clear()
