@@ -121,6 +121,9 @@ def test_coco_predictions_are_scored_against_a_coco_file(cells_run, tmp_path):
     result = saccade("eval", tmp_path / "predictions.json", truth_file, "--json")
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)["map"] == pytest.approx(1.0)
+    shown = saccade("eval", tmp_path / "predictions.json", truth_file).stdout
+    assert "with max_detections" in shown
+    assert "settings" not in shown  # they are no classes
 
 
 def test_models_list_and_info():

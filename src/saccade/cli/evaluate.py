@@ -56,7 +56,7 @@ def evaluate(
 
 
 def show(head: str, metrics: dict[str, float], intervals: dict[str, tuple[float, float]]) -> None:
-    """Numbers of the whole set with their 95 % intervals, then a row a class."""
+    """Numbers of the whole set with their 95 % intervals, then a row a class; the settings of a file of predictions in one line."""
     import math
 
     def text(value: float) -> str:
@@ -72,6 +72,10 @@ def show(head: str, metrics: dict[str, float], intervals: dict[str, tuple[float,
     for key, value in metrics.items():
         if "/" not in key:
             typer.echo(f"  {key:<28} {text(value)}{ends(key)}")
+    settings = {key.removeprefix("settings/"): value for key, value in metrics.items() if key.startswith("settings/")}
+    if settings:
+        typer.echo("  with " + ", ".join(f"{key} {value:g}" for key, value in settings.items()))
+    metrics = {key: value for key, value in metrics.items() if not key.startswith("settings/")}
     kinds = list(dict.fromkeys(k.partition("/")[0] for k in metrics if "/" in k))
     names = list(dict.fromkeys(k.partition("/")[2] for k in metrics if "/" in k))
     if names:
