@@ -197,7 +197,7 @@ def test_T2_inspect_writes_a_page_of_one_file(tmp_path, real):
     found = saccade.inspect(real("raccoon"), format="voc", out=tmp_path / "page.html", duplicates=False)
     page = (tmp_path / "page.html").read_text()
     assert page.count("<img ") >= 1
-    assert 'src="data:image/jpeg;base64,' in page
+    assert 'src="data:image/webp;base64,' in page
     assert "http" not in page.split("<style>")[1].split("</style>")[0]
     for finding in found.findings:
         assert finding.kind in page

@@ -69,7 +69,7 @@ def test_X5_compare_writes_three_tables_and_a_page(made):
     out = made[0].folder
     page = (out / "index.html").read_text()
     assert "<svg" in page
-    assert page.count("data:image/jpeg;base64,") >= 8  # four test images, truth and prediction
+    assert page.count("data:image/webp;base64,") >= 8  # four test images, truth and prediction
     assert "http://" not in page
     assert "https://" not in page
     markdown = (out / "table.md").read_text()

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import yaml
-from PIL import Image
+from PIL import Image, features
 
 from saccade.engine.config import RunConfig
 from saccade.engine.files import write_text
@@ -289,10 +289,11 @@ def side_by_side(left: Image.Image, right: Image.Image) -> Image.Image:
 
 
 def data_uri(image: Image.Image, longest: int = 900) -> str:
-    """The picture inside the page."""
+    """The picture inside the page: WebP, which is half the size of JPEG, where Pillow has it."""
     if max(image.size) > longest:
         factor = longest / max(image.size)
         image = image.resize((round(image.width * factor), round(image.height * factor)), Image.Resampling.LANCZOS)
     out = io.BytesIO()
-    image.save(out, "JPEG", quality=85)
-    return "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode()
+    kind = "WEBP" if features.check("webp") else "JPEG"
+    image.save(out, kind, quality=80)
+    return f"data:image/{kind.lower()};base64," + base64.b64encode(out.getvalue()).decode()
