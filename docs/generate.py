@@ -1,7 +1,7 @@
 """Write the pages that are made from the code: ``python docs/generate.py`` (part of ``make docs``).
 
-papers.md comes from the registry, the models themselves and results/*.csv; cli.md from the commands' own help. Both are committed; a test
-says that they are what this script makes.
+papers.md comes from the registry, the models themselves and results/*.csv; parts.md from the index of parts; cli.md from the commands' own
+help. All are committed; a test says that they are what this script makes.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ EXPORTS = {"whole": "as one graph", "parts": "in parts, non-maximum suppression 
 
 
 def main() -> None:
-    """Write both pages."""
+    """Write the pages."""
     (DOCS / "papers.md").write_text(papers(), encoding="utf-8")
+    (DOCS / "parts.md").write_text(parts(), encoding="utf-8")
     (DOCS / "cli.md").write_text(commands(), encoding="utf-8")
 
 
@@ -165,6 +166,53 @@ def table(head: Iterable[str], rows: Iterable[Iterable[Any]]) -> list[str]:
     titles = list(head)
     body = ["| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in rows]
     return ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles), *body]
+
+
+# -- parts.md -------------------------------------------------------------------------------------
+
+
+def parts() -> str:
+    """The page of all parts: where each is kept, an example, the shapes before and after."""
+    from saccade.explain.parts import KINDS, PARTS
+
+    lines = [
+        "# Parts",
+        "",
+        "Where each part of a network is kept. What torch, torchvision and timm have is not written again: it stands here in the form that",
+        "its paper means. Tests run every example and hold the parts of the textbook against their equations. By name, from Python:",
+        "",
+        "```python",
+        "from saccade.explain.parts import part",
+        "",
+        'pyramid = part("psp").load()(2048)  # saccade.layers.pooling.PyramidPooling',
+        "```",
+    ]
+    for kind in KINDS:
+        plural = f"{kind}es" if kind == "loss" else f"{kind}s"
+        rows = (
+            (
+                f"`{p.name}`",
+                p.summary,
+                f"`{p.where}`",
+                f"`{p.example}`",
+                f"{shape(p.given)} to {shape(p.gives)}" if p.given else "",
+                cited(p.paper),
+            )
+            for p in PARTS
+            if p.kind == kind
+        )
+        lines += ["", f"## {plural.capitalize()}", "", *table(("name", "in short", "where", "example", "shapes", "paper"), rows)]
+    return "\n".join(lines) + "\n"
+
+
+def shape(sides: Iterable[int]) -> str:
+    """1x3x12x12."""
+    return "x".join(map(str, sides))
+
+
+def cited(paper: str) -> str:
+    """A paper with its arXiv number as a link."""
+    return re.sub(r"arXiv (\d{4}\.\d{4,5})", r"[arXiv \1](https://arxiv.org/abs/\1)", paper)
 
 
 # -- cli.md ---------------------------------------------------------------------------------------

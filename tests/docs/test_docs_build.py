@@ -23,7 +23,7 @@ def generate():
     return module
 
 
-@pytest.mark.parametrize(("page", "function"), [("papers.md", "papers"), ("cli.md", "commands")])
+@pytest.mark.parametrize(("page", "function"), [("papers.md", "papers"), ("parts.md", "parts"), ("cli.md", "commands")])
 def test_pages_made_from_the_code_are_up_to_date(generate, page, function):
     made, there = getattr(generate, function)(), (DOCS / page).read_text(encoding="utf-8")
     assert made.splitlines() == there.splitlines(), f"docs/{page} is old: run python docs/generate.py (or make docs)"

@@ -52,7 +52,8 @@ def test_N5_every_loss_of_the_index_is_a_finite_number_with_a_gradient(entry):
         "logits": leaf(4, 3), "scores": leaf(4), "probabilities": leaf(4), "distances": leaf(4), "anchors": leaf(4, 5),
     }  # fmt: skip
     constants = {
-        "labels": torch.tensor([0, 2, 1, 1]), "weights": torch.tensor([1.0, 2, 3]), "targets": torch.tensor([0.0, 1, 1, 0]), "boxes1": boxes1,
+        "labels": torch.tensor([0, 2, 1, 1]), "weights": torch.tensor([1.0, 2, 3]), "targets": torch.tensor([0.0, 1, 1, 0]),
+        "boxes1": boxes1,
         "boxes2": torch.tensor([[0.0, 0, 1, 1]]).expand(4, 4), "positives": torch.rand(4, 5, generator=generator),
         "negatives": torch.rand(4, 5, generator=generator),
     }  # fmt: skip
