@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import inspect
 import itertools
+import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -127,6 +128,11 @@ def measured(name: str) -> list[str]:
         for row in rows_of("accuracy.csv", name)
     ]  # fmt: skip
     lines = table(("model", "data", "test score", "epochs", "training", "seed", "date, commit", "note"), scores) if scores else []
+    compared = [(folder, *row) for folder in sorted((RESULTS / "compare").glob("*/table.json")) for row in in_comparison(folder, name)]
+    if compared:
+        lines += ["", "In the bake-off, a small budget of training each (pages and tables in `results/compare/`):", ""]
+        head = ("data", "options", "score", "95 % interval", "place", "runs", "epochs", "training", "latency", "date, commit")
+        lines += table(head, ((f"`{folder.parent.name}`", *row) for folder, *row in compared))
     for row in rows_of("training.csv", name):
         if row["how"] == "runs":
             lines += bullet(
@@ -137,6 +143,26 @@ def measured(name: str) -> list[str]:
             rate, size = float(row["predict_batch_images_per_s"]), f"{row['width']}x{row['height']}"
             lines += bullet(f"`{name}`, prediction: {rate:.1f} images/s ({size}, batch {row['images']})", row)
     return lines
+
+
+def in_comparison(file: Path, name: str) -> list[tuple[str, ...]]:
+    """What a comparison says of a model, a tuple each form of it that took part."""
+    made = json.loads(file.read_text(encoding="utf-8"))
+    facts, ranked = made["facts"]["shown"], made["rows"]
+    out = []
+    for place, row in enumerate(ranked, 1):
+        if row["system"] != name:
+            continue
+        told = [f"failed: {row['error']}", "-"] if row["value"] is None else [f"{made['metric']} {row['value']:.3f}", "-"]
+        if row["low"] is not None:
+            told[1] = f"{row['low']:.3f} to {row['high']:.3f}"
+        latency = "-" if row["latency_ms"] is None else f"{row['latency_ms']:.1f} ms"
+        training = "-" if row["training_seconds"] is None else f"{row['training_seconds']:.0f} s"
+        epochs = "-" if row["epochs"] is None else f"{row['epochs']:.0f}"
+        when = f"{facts['date'][:10]}, `{facts['saccade'].partition(' ')[2]}`"
+        asked = f"`{row['options']}`" if row["options"] else ""
+        out.append((asked, *told, f"{place} of {len(ranked)}", str(row["runs"]), epochs, training, latency, when))
+    return out
 
 
 def bullet(text: str, row: dict[str, str]) -> list[str]:

@@ -113,6 +113,11 @@ class _Model:
     error: str = ""
 
     @property
+    def asked(self) -> str:
+        """The overrides as a person gives them, but for the epochs, which the table has."""
+        return " ".join(f"{key}={value}" for key, value in self.given.items() if key != "recipe.epochs")
+
+    @property
     def has_epochs(self) -> bool:
         """Whether its training is as long as one says; fitted and staged systems have their own length."""
         return self.kind in ("trainable", "adversarial")
@@ -569,7 +574,8 @@ def _summarise(
         if len(good) == 1 and seeds == 1:
             low, high = (math.nan if v is None else v for v in good[0][1].get("intervals", {}).get(metric) or (None, None))
         row: Values = {
-            "model": model.name, "runs": len(good), "wanted": seeds, "value": float(np.mean(known)) if known else math.nan, "low": low,
+            "model": model.name, "system": model.system, "options": model.asked, "runs": len(good), "wanted": seeds,
+            "value": float(np.mean(known)) if known else math.nan, "low": low,
             "high": high, "best": False, "difference": math.nan, "difference_low": math.nan, "difference_high": math.nan,
             "values": values, "error": model.error or next((r["error"] for _, r in mine if "error" in r), ""),
             "report": f"{good[0][0].folder.relative_to(out).as_posix()}/run/report.html" if good else "",
@@ -678,11 +684,7 @@ def _facts(
 
 def _named(models: Sequence[_Model]) -> Values:
     """What a label stands for, and the options that were given."""
-    told = []
-    for model in models:
-        given = [f"{key}={value}" for key, value in model.given.items() if key != "recipe.epochs"]
-        if given or model.name != model.system:
-            told.append(f"{model.name}: {' '.join([model.system, *given])}")
+    told = [f"{m.name}: {m.system} {m.asked}".rstrip() for m in models if m.asked or m.name != m.system]
     return {"models": "; ".join(told)} if told else {}
 
 
