@@ -3,7 +3,7 @@
 python -m benchmarks.all [--quick] [--accuracy]
 
 One that fails does not stop the others; the exit status is 1 when any did. Each writes results/NAME.csv with the command in every row.
-The trainings on real images (benchmarks.accuracy) take hours and run with ``--accuracy`` only.
+The trainings on real images (benchmarks.accuracy, benchmarks.transfer) take hours and run with ``--accuracy`` only.
 """
 
 from __future__ import annotations
@@ -22,11 +22,13 @@ QUICK = {
     "convert": ["--set", "bccd"],
     "coverage": ["--images", "20", "--repetitions", "50"],
     "faster_rcnn": ["--rounds", "3"],
+    "feature_cache": ["--quick"],
     "fuzz": ["--count", "200"],
     "import_time": ["--quick"],
     "index_memory": ["--most", "20000"],
     "prediction": ["--quick"],
     "training": ["--quick"],
+    "transfer": ["--quick"],
 }
 """Arguments of a short run."""
 
@@ -43,7 +45,7 @@ def main() -> None:
     arguments = parser.parse_args()
     failed = []
     for name in names():
-        if name == "accuracy" and not arguments.accuracy:
+        if (name == "accuracy" or (name == "transfer" and not arguments.quick)) and not arguments.accuracy:
             continue
         extra = ARGUMENTS.get(name, []) + (QUICK.get(name, []) if arguments.quick else [])
         print(f"-- {name}", flush=True)

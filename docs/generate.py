@@ -17,7 +17,7 @@ from typing import Any
 
 DOCS = Path(__file__).resolve().parent
 RESULTS = DOCS.parent / "results"
-TASKS = {"classify": "Classification", "detect": "Detection", "segment": "Segmentation", "generate": "Generation"}
+TASKS = {"classify": "Classification", "detect": "Detection", "segment": "Segmentation", "landmarks": "Landmarks", "generate": "Generation"}
 EXPORTS = {"whole": "as one graph", "parts": "in parts, non-maximum suppression in between", "no": "no network to export"}
 
 
@@ -113,7 +113,8 @@ def size_of(fact: dict[str, Any]) -> str:
     """Parameters and multiply-adds in words."""
     if not fact["parameters"]:
         return "fitted to the data: it has none of its own"
-    classes = f" ({fact['num_classes']} classes)" if fact["task"] in ("classify", "detect", "segment") else ""
+    outputs = {"generate": "", "landmarks": f" ({fact['num_classes']} points)"}
+    classes = outputs.get(fact["task"], f" ({fact['num_classes']} classes)")
     cost = f", {count(fact['macs'])} multiply-adds" + (" a region" if fact["kind"] == "staged" else "") if fact["macs"] else ""
     return f"{fact['parameters']:,} parameters{cost}{classes}"
 

@@ -31,7 +31,7 @@ from saccade.engine.bundle import load_bundle, save_bundle
 from saccade.models.base import AdversarialModel, FittedModel, Model
 from saccade.models.index import ENTRIES
 from saccade.models.registry import create_model, find
-from saccade.types.prediction import Classification, Detection, Generated, Prediction, Segmentation
+from saccade.types.prediction import Classification, Detection, Generated, Landmarks, Prediction, Segmentation
 from saccade.types.sample import IGNORE, Batch, Sample, Target, boxes_tensor, collate
 
 CLASSES = 3
@@ -71,6 +71,9 @@ def dataset(task: str, count: int = 8, num_classes: int = CLASSES) -> Dataset:
             record.label = int(target["label"]) % num_classes
         elif task == "detect":
             record.boxes, record.labels = target["boxes"].numpy(), target["labels"].numpy() % num_classes
+        elif task == "landmarks":
+            record.boxes, record.labels = target["boxes"].numpy(), target["labels"].numpy()
+            record.keypoints = torch.cat([target["keypoints"], target["visibility"][..., None]], dim=2).numpy()
         elif task == "segment":
             record.mask = str(seed)
         records.append(record)
@@ -100,6 +103,12 @@ def sample(task: str, size: tuple[int, int] = (64, 80), *, channels: int = 3, se
         target["boxes"] = boxes_tensor(np.concatenate([corner, corner + side], 1) * [width, height, width, height], size)
         target["labels"] = torch.from_numpy(random.integers(0, CLASSES, count))
         target["iscrowd"] = torch.zeros(count, dtype=torch.bool)
+    elif task == "landmarks":
+        count = 0 if empty else 1
+        target["boxes"] = boxes_tensor([[0, 0, width, height]] * count, size)
+        target["labels"], target["iscrowd"] = torch.zeros(count, dtype=torch.int64), torch.zeros(count, dtype=torch.bool)
+        target["keypoints"] = torch.from_numpy(random.uniform(0, 1, (count, CLASSES, 2)) * [width, height]).float()
+        target["visibility"] = torch.tensor([[2, 1, 0]] * count, dtype=torch.int64).reshape(count, CLASSES)
     elif task == "segment":
         mask = np.full(size, IGNORE) if empty else random.integers(0, CLASSES, size)
         target["mask"] = tv_tensors.Mask(torch.from_numpy(mask.astype(np.int64)))
@@ -159,7 +168,7 @@ def check_gradients_reach_every_parameter(name: str) -> None:
 def check_empty_targets(name: str) -> None:
     """Images without an object, or without a pixel that has a class: finite losses and finite gradients."""
     model = build(name)
-    if model.task not in ("detect", "segment"):
+    if model.task not in ("detect", "segment", "landmarks"):
         return
     images, targets = batch(model, empty=True)[:2]
     losses = model.train().losses(images, targets)
@@ -203,6 +212,9 @@ def check_prediction(prediction: Prediction, model: Model, size: tuple[int, int]
         low, high = prediction.boxes.min(initial=0), prediction.boxes.reshape(-1, 2, 2).max(axis=(0, 1), initial=0)
         assert low >= 0, "a box leaves the image"
         assert (high <= np.array(size[::-1]) + 1e-3).all(), "a box leaves the image"
+    elif isinstance(prediction, Landmarks):
+        assert prediction.points.shape == (model.num_classes, 2)
+        assert np.isfinite(prediction.points).all(), "a point is no number"
     elif isinstance(prediction, Segmentation):
         assert prediction.mask.shape == size
         assert prediction.mask.max() < model.num_classes
@@ -234,7 +246,7 @@ def check_bundle_round_trip(name: str) -> None:
     assert loaded.preprocess == model.preprocess
     same_state(loaded, state(model))
     got = loaded.predict(image)[0]
-    for field in ("scores", "boxes", "labels", "mask", "image"):
+    for field in ("scores", "boxes", "labels", "mask", "points", "image"):
         if hasattr(expected, field) and getattr(expected, field) is not None:
             np.testing.assert_array_equal(np.asarray(getattr(got, field)), np.asarray(getattr(expected, field)))
 

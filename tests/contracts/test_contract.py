@@ -74,7 +74,8 @@ def test_an_entry_point_adds_a_model_and_cannot_replace_one(monkeypatch):
 
 
 SMALL_DATA = {"classify": "synthetic:shapes?count=24&size=48&task=classify", "detect": "synthetic:shapes?count=24&size=64",
-              "segment": "synthetic:shapes?count=24&size=48&task=segment", "generate": "synthetic:shapes?count=24&size=32"}  # fmt: skip
+              "segment": "synthetic:shapes?count=24&size=48&task=segment", "landmarks": "synthetic:shapes?count=24&size=48&task=landmarks",
+              "generate": "synthetic:shapes?count=24&size=32"}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,4 +1,4 @@
-"""What the pages talk about, tiny: blood/, cells/, digits/, photos/, scans/, and finished runs on them."""
+"""What the pages talk about, tiny: blood/, cells/, digits/, faces/, parts/, photos/, scans/, and finished runs on them."""
 
 import importlib
 import importlib.metadata
@@ -17,6 +17,8 @@ TINY = {
     "ssdlite": {"model.size": 64, "model.backbone": "test_resnet.r160_in1k", "model.width": 16, "recipe.batch_size": 4},
     "unet": {"model.size": 32, "model.width": 4, "recipe.batch_size": 4},
     "lenet5": {"recipe.batch_size": 8},
+    "localizer": {"model.size": 32, "model.width": 4, "recipe.batch_size": 4},
+    "landmark_net": {"model.size": 32, "model.width": 4, "recipe.batch_size": 4},
     "dcgan": {"model.size": 32, "model.width": 8, "model.latent": 16, "recipe.batch_size": 4},
     "tiny_points": {"model.size": 64, "model.width": 4, "recipe.batch_size": 4},
 }
@@ -41,6 +43,9 @@ def world(tmp_path_factory):
     blood.index.classes[:] = ["RBC", "WBC", "Platelets"]
     write_data(blood, root / "blood", "voc")
     write_data(saccade.load_data("synthetic:cells?count=12&size=48&task=segment"), root / "cells", "masks")
+    single = saccade.load_data("synthetic:shapes?count=20&size=48&task=landmarks")
+    write_data(single, root / "parts", "voc")
+    write_data(single, root / "faces", "csvpoints")
     shapes = saccade.load_data("synthetic:shapes?count=20&size=32&task=classify")
     for number, sample in enumerate(shapes[i] for i in range(len(shapes))):
         pixels = Image.fromarray(sample.image.permute(1, 2, 0).numpy())

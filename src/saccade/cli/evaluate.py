@@ -23,6 +23,13 @@ def evaluate(
     batch_size: o.Batch = 16,
     workers: o.Workers = None,
     device: o.Device = "auto",
+    tta: o.Tta = None,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="First find a classifier's temperature on split val, and keep it.")
+    ] = False,
+    top_losses: Annotated[
+        int, typer.Option("--top-losses", min=0, metavar="N", help="Show the N images of a classifier's highest loss.")
+    ] = 0,
     strict: o.Strict = False,
     as_json: o.Json = False,
 ) -> None:
@@ -34,21 +41,38 @@ def evaluate(
       saccade eval predictions.json instances_val.json
 
       saccade eval yolo_predictions/ blood/ --json
+
+      saccade eval runs/resnet18-001 leaves/ --calibrate --tta hflip --top-losses 20
     """
-    from saccade.types.errors import DataError
+    from saccade.types.errors import DataError, UsageError
     from saccade.types.recipe import EVALUATION
     from saccade.workflows import evaluate as workflow
 
     part = None if split in ("all", "") else split
+    if calibrate:
+        if split == "val":
+            raise UsageError("--calibrate finds the temperature on split val: measure on another one")
+        temperature, before, after = workflow.calibrate_run(
+            what, data, format=format, split_file=split_file, batch_size=batch_size, workers=workers, device=o.pick_device(device)
+        )
+        print(f"temperature {temperature:.3f}: the mean -log p on split val goes from {before:.4f} to {after:.4f}", file=sys.stderr)
     result = workflow.evaluate_fully(
         what, data, split=part, format=format, split_file=split_file, settings=o.settings(EVALUATION, score, iou, max_detections),
-        batch_size=batch_size, workers=workers, device=o.pick_device(device), predictions_format=predictions_format,
+        batch_size=batch_size, workers=workers, device=o.pick_device(device), predictions_format=predictions_format, tta=tta or (),
     )  # fmt: skip
+    worst = []
+    if top_losses:
+        from saccade.metrics.classification import top_losses as highest
+
+        if "loss" not in next(iter(result.tables.get("images", ())), {}):
+            raise UsageError("--top-losses is for classifiers")
+        worst = highest(result.tables["images"], top_losses)
     if as_json:
-        o.emit(result.metrics | {"intervals": result.intervals})
+        o.emit(result.metrics | {"intervals": result.intervals} | ({"top_losses": worst} if worst else {}))
     else:
         show(f"{what} on {result.images} images of {data} ({split}), {result.seconds:.1f} s", result.metrics, result.intervals)
         show_errors(result.tables.get("errors"))
+        show_losses(worst, result.tables.get("classes", []))
     for message in result.skipped.values():
         print(f"saccade: skipped: {message}", file=sys.stderr)
     if strict and result.skipped:
@@ -92,3 +116,12 @@ def show_errors(errors: dict[str, Any] | None) -> None:
     typer.echo(f"  {'errors by kind (TIDE)':<28} gain of AP50  at score {errors['score']:g}")
     for kind, gain in errors["gain"].items():
         typer.echo(f"  {kind:<28} {gain:>+12.4f}  {errors['shown'].get(kind, ''):>12}")
+
+
+def show_losses(worst: list[dict[str, Any]], classes: list[str]) -> None:
+    """A row an image: its loss, what it is, what it was taken for."""
+    if worst:
+        typer.echo(f"  {'loss':>8}  true -> predicted (score)  image")
+    for row in worst:
+        seen = f"{classes[row['truth']]} -> {classes[row['label']]} ({row['score']:.3f})"
+        typer.echo(f"  {row['loss']:>8.4f}  {seen}  {row['path']}")

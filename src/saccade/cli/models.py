@@ -43,7 +43,8 @@ def root(ctx: typer.Context) -> None:
 
 @app.command("list")
 def list_(
-    task: Annotated[str | None, typer.Option("--task", help="classify, detect, segment, generate.")] = None, as_json: o.Json = False
+    task: Annotated[str | None, typer.Option("--task", help="classify, detect, segment, landmarks, generate.")] = None,
+    as_json: o.Json = False,
 ) -> None:
     """All models, a line each."""
     from saccade.workflows.models import list_models

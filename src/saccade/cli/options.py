@@ -18,6 +18,10 @@ Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, mps, o
 Score = Annotated[float | None, typer.Option("--score", min=0, max=1, help="Least score of a detection.")]
 Iou = Annotated[float | None, typer.Option("--iou", min=0, max=1, help="IoU of non-maximum suppression.")]
 MaxDetections = Annotated[int | None, typer.Option("--max-detections", min=1, help="Most detections an image.")]
+Tta = Annotated[
+    list[str] | None,
+    typer.Option("--tta", metavar="VIEW", help="hflip or vflip, once or both: a classifier's mean over the image and these views of it."),
+]
 Batch = Annotated[int, typer.Option("--batch-size", min=1, help="Images at once; for speed only.")]
 
 

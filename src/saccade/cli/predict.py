@@ -22,6 +22,7 @@ def predict(
     batch_size: o.Batch = 8,
     workers: o.Workers = None,
     device: o.Device = "auto",
+    tta: o.Tta = None,
     strict: o.Strict = False,
     as_json: o.Json = False,
 ) -> None:
@@ -46,7 +47,7 @@ def predict(
     writer = workflow.Writer(Path(out), form, draw=draw, inputs=paths)
     stream = workflow.predict(
         model, paths, score=settings.score, iou=settings.iou, max_detections=settings.max_detections, batch_size=batch_size,
-        workers=workers, skipped=None if strict else skipped.append,
+        workers=workers, skipped=None if strict else skipped.append, tta=tta or (),
     )  # fmt: skip
     count = writer.write_all(stream)
     for problem in skipped:

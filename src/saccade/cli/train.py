@@ -24,7 +24,10 @@ def train(
     train_split: Annotated[str, typer.Option("--train-split")] = "train",
     val_split: Annotated[str, typer.Option("--val-split", help="'none' trains without validation.")] = "val",
     pretrained: Annotated[bool, typer.Option("--pretrained", help="Start from published weights (downloaded).")] = False,
-    weights: Annotated[str | None, typer.Option("--weights", help="Start from a file of weights.")] = None,
+    weights: Annotated[str | None, typer.Option("--weights", metavar="FILE|RUN", help="Start from the tensors that fit.")] = None,
+    find_lr: Annotated[
+        bool, typer.Option("--find-lr", help="Train nothing: try rising learning rates, show where the loss falls.")
+    ] = False,
     devices: Annotated[int, typer.Option("--devices", min=1, help="More than one trains by DDP; the batch is shared out.")] = 1,
     accelerator: Annotated[str, typer.Option("--accelerator", help="auto, cpu, gpu, mps, tpu.")] = "auto",
     strategy: Annotated[str, typer.Option("--strategy", help="Lightning's strategy: auto, ddp, fsdp ...")] = "auto",
@@ -43,12 +46,14 @@ def train(
       saccade train lenet5 set:mnist --seed 1 --out runs/mnist
 
       saccade train --resume runs/ssdlite-001
+
+      saccade train resnet18 leaves/ --weights runs/resnet18-001 --set recipe.transfer=features
     """
     from saccade.types.errors import DataError, UsageError
     from saccade.workflows import train as workflow
 
     if resume is not None:
-        if model or data:
+        if model or data or find_lr:
             raise UsageError("--resume takes its model and data from the run: saccade train --resume RUN")
         run = workflow.resume(resume)
     else:
@@ -56,6 +61,15 @@ def train(
             raise UsageError("give a model and data: saccade train MODEL DATA, or saccade train --resume RUN")
         from saccade.engine.config import parse_sets
 
+        if find_lr:
+            found = workflow.find_lr(
+                model, data, out=out, folder=folder, format=format, split_file=split_file, train_split=train_split, val_split=val_split,
+                seed=seed, pretrained=pretrained, weights=weights, accelerator=accelerator, workers=workers, config=config,
+                options=parse_sets(sets or []),
+            )  # fmt: skip
+            if as_json:
+                o.emit({"suggestion": found.suggestion, "lr": found.rates, "loss": found.losses})
+            return
         run = workflow.train(
             model, data, out=out, folder=folder, format=format, split_file=split_file, train_split=train_split, val_split=val_split,
             seed=seed, pretrained=pretrained, weights=weights, devices=devices, accelerator=accelerator, strategy=strategy,

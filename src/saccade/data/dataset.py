@@ -88,7 +88,7 @@ class Dataset(torch.utils.data.Dataset[Sample]):
 
     def target(self, record: Record, size: tuple[int, int]) -> Target:
         """Truth of one image of ``size`` (H, W), by the keys of :mod:`saccade.types.sample`."""
-        target: Target = {"image_id": record.image_id, "path": self._shown_path(record)}
+        target: Target = {"image_id": record.image_id, "path": self.shown_path(record)}
         if record.label is not None:
             target["label"] = torch.tensor(record.label, dtype=torch.int64)
         if record.boxes is not None:
@@ -124,7 +124,7 @@ class Dataset(torch.utils.data.Dataset[Sample]):
             try:
                 masks[k] = rasterize(segment, size)
             except ValueError as error:
-                raise DataError(self._shown_path(record), str(error), where=f"object {k + 1}") from None
+                raise DataError(self.shown_path(record), str(error), where=f"object {k + 1}") from None
         return masks
 
     def mask(self, record: Record, size: tuple[int, int]) -> np.ndarray:
@@ -145,7 +145,8 @@ class Dataset(torch.utils.data.Dataset[Sample]):
             return read_color_mask(file, index.mask_colors, nearest=index.mask_nearest), str(file)
         return read_mask(file), str(file)
 
-    def _shown_path(self, record: Record) -> str:
+    def shown_path(self, record: Record) -> str:
+        """Where an image comes from, for messages and reports."""
         return record.path if self.index.reader is not None else str(self.index.root / record.path)
 
     def subset(self, indices: Sequence[int] | np.ndarray, split: str | None = None) -> Dataset:

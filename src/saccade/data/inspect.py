@@ -22,6 +22,8 @@ import torch
 from saccade.data.dataset import Dataset
 from saccade.data.duplicates import Duplicates, find_duplicates, leaks, quick_leaks
 from saccade.data.images import IMAGE_SUFFIXES, ImageFacts, image_facts
+from saccade.data.landmarks import TASK as LANDMARKS
+from saccade.data.landmarks import point_counts
 from saccade.data.records import Record
 from saccade.types.errors import SaccadeError
 from saccade.types.machine import usable_cores
@@ -331,7 +333,9 @@ def _class_findings(data: Dataset, records: list[Record], scanned: list[Scanned]
 
 
 def class_counts(data: Dataset, records: Iterable[Record], scanned: list[Scanned] | None) -> tuple[np.ndarray | None, str]:
-    """(K,) examples by class, and what they are: "images", "objects" or (masks, when they were opened) "pixels"."""
+    """(K,) examples by class, and what they are: "images", "objects", "points" or (masks, when they were opened) "pixels"."""
+    if data.tasks[:1] == (LANDMARKS,):
+        return point_counts(records, len(data.classes)), "points"
     counts, what = np.zeros(len(data.classes), dtype=np.int64), ""
     for record in records:
         if record.label is not None:

@@ -10,6 +10,8 @@ import numpy as np
 from saccade.data.dataset import Dataset
 from saccade.data.formats import detect_format, existing, read_data
 from saccade.data.formats.files import split_name
+from saccade.data.landmarks import TASK as LANDMARKS
+from saccade.data.landmarks import as_landmarks
 from saccade.data.records import DataIndex
 from saccade.data.splits import make_splits, read_split_file
 from saccade.types.errors import DataError, UsageError
@@ -17,7 +19,7 @@ from saccade.types.errors import DataError, UsageError
 HELD_OUT = 0.15
 """Share of the training images that become the validation split when the files state none."""
 
-_TRUTH = {"generate": (), "stylize": (), "embed": ("classify",)}  # other tasks need the truth of their own name
+_TRUTH = {"generate": (), "stylize": (), "embed": ("classify",), LANDMARKS: ("pose",)}  # other tasks need the truth of their own name
 
 
 def load_data(
@@ -108,12 +110,16 @@ def _read(source: str | Path, format: str | None, task: str | None) -> DataIndex
 
 def _for_task(index: DataIndex, task: str) -> DataIndex:
     """The index with the task's truth as its main one."""
+    if index.tasks[:1] == (task,):
+        return index
     needed = _TRUTH.get(task, (task,))
     for name in needed:
         if name not in index.tasks:
             have = f"hold truth for {', '.join(index.tasks)}" if index.tasks else "hold no truth"
-            lack = f"not for {task}" if name == task else f"{task} needs {name}"
+            lack = f"not for {task}" if name == task else f"{task} needs {'points' if task == LANDMARKS else name}"
             raise UsageError(f"{index.root}: these data {have}, {lack}")
+    if task == LANDMARKS:
+        return as_landmarks(index)
     return dataclasses.replace(index, tasks=tuple(dict.fromkeys([*needed, *index.tasks])))
 
 

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from saccade.data.transforms.preprocess import Preprocess
 from saccade.engine.files import atomic, plain, write_json
 from saccade.models.base import Model
+from saccade.models.classify.base import Classifier
 from saccade.models.registry import create_model
 from saccade.types.errors import DataError, UsageError
 
@@ -40,6 +41,7 @@ def save_bundle(model: Model, folder: str | Path, **facts: Any) -> Path:
         "classes": list(model.classes),
         "classes_known": model.classes_known,
         "preprocess": model.preprocess.to_dict(),
+        "temperature": model.temperature if isinstance(model, Classifier) else 1.0,
         "versions": versions(),
         **plain(facts),
     }
@@ -73,7 +75,22 @@ def describe_bundle(folder: str | Path) -> dict[str, Any]:
         raise DataError(path, f"'classes' must be {count} names, as arguments.num_classes says")
     if seed is not None and (type(seed) is not int or not 0 <= seed < 2**63):
         raise DataError(path, f"seed is {seed!r}, not a whole number from 0 to 2**63 - 1")
+    temperature = description.get("temperature", 1.0)
+    if not isinstance(temperature, (int, float)) or isinstance(temperature, bool) or not 1e-3 <= temperature <= 1e3:
+        raise DataError(path, f"temperature is {temperature!r}, not a number from 0.001 to 1000")
     return description
+
+
+def bundle_folder(folder: str | Path) -> Path:
+    """Where model.json lies: a bundle, or the bundle of a run."""
+    folder = Path(folder)
+    return folder / "model" if (folder / "model" / "model.json").is_file() else folder
+
+
+def set_temperature(folder: str | Path, temperature: float) -> None:
+    """Write another temperature into a bundle."""
+    folder = bundle_folder(folder)
+    write_json(folder / "model.json", describe_bundle(folder) | {"temperature": temperature})
 
 
 def load_bundle(folder: str | Path, device: str | torch.device = "cpu") -> Model:
@@ -82,9 +99,7 @@ def load_bundle(folder: str | Path, device: str | torch.device = "cpu") -> Model
     Raises:
         DataError: missing or damaged files, or tensors that do not fit.
     """
-    folder = Path(folder)
-    if (folder / "model" / "model.json").is_file():
-        folder = folder / "model"
+    folder = bundle_folder(folder)
     description = describe_bundle(folder)
     try:
         preprocess = Preprocess.from_dict(description["preprocess"])
@@ -107,6 +122,8 @@ def load_bundle(folder: str | Path, device: str | torch.device = "cpu") -> Model
         raise DataError(path, f"does not fit {description['name']}: {error}") from None
     model.preprocess, model.classes = preprocess, list(description["classes"])
     model.classes_known = bool(description.get("classes_known", True))
+    if isinstance(model, Classifier):
+        model.temperature = description.get("temperature", 1.0)
     return model.to(device).eval()
 
 

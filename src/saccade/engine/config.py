@@ -27,7 +27,7 @@ BOUNDS: dict[str, tuple[float, float, str]] = (
     dict.fromkeys(("epochs", "batch_size", "accumulate", "validate_every"), (1, 1e6, "[]"))
     | dict.fromkeys(("momentum", "ema", "betas", "label_smoothing", "lr_gamma"), (0, 1, "[)"))
     | dict.fromkeys(("lr_final", "hflip", "vflip", "blur", "erase", "mosaic", "translate", "close_augment"), (0, 1, "[]"))
-    | {"lr_steps": (0, 1, "(]")}
+    | {"lr_steps": (0, 1, "(]"), "layer_decay": (0, 1, "(]"), "cached_views": (0, 1e3, "[]")}
 )
 
 

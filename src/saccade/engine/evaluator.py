@@ -7,13 +7,16 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 
 from saccade.data.dataset import Dataset
 from saccade.engine.loaders import eval_loader
 from saccade.metrics.base import Metric
 from saccade.metrics.bootstrap import intervals as bootstrap
+from saccade.metrics.temperature import fit_temperature, nll
 from saccade.models.base import AdversarialModel, Model
+from saccade.models.classify.base import Classifier
 from saccade.tasks.generate import generated_like, real_truths
 from saccade.tasks.table import task_class
 from saccade.types.errors import DataError, UsageError, suggest
@@ -96,6 +99,33 @@ def evaluate_model(
     return Evaluation(metrics, metric.tables(), metric.main, done, seconds, skipped, settings, ends)
 
 
+def calibrate(model: Model, data: Dataset, *, batch_size: int = 16, workers: int | None = None) -> tuple[float, float, float]:
+    """Set a classifier's temperature by the likelihood of images that it did not learn from (:mod:`saccade.metrics.temperature`).
+
+    Returns:
+        The temperature, and the mean of -log p of the true classes without and with it.
+
+    Raises:
+        UsageError: the model has no temperature: it is no network for classification.
+    """
+    if not isinstance(model, Classifier):
+        raise UsageError(f"a temperature is for networks that classify, not for {model.build_name or type(model).__name__}")
+    scores, labels = [], []
+
+    def watch(prediction: Any, truth: Target) -> None:
+        scores.append(prediction.scores)
+        labels.append(int(truth["label"]))
+
+    model.temperature = 1.0
+    evaluate_model(model, data, batch_size=batch_size, workers=workers, watch=watch, intervals=False)
+    known, truth = np.stack(scores), np.array(labels)
+    try:
+        model.temperature = fit_temperature(known, truth)
+    except ValueError as error:
+        raise DataError(data.index.root, str(error)) from None
+    return model.temperature, nll(known, truth), nll(known, truth, model.temperature)
+
+
 def score_batch(model: Model, metric: Metric, batch: Any, settings: DecodeSettings) -> list[Prediction]:
     """Predictions of a batch, added to the metric."""
     if isinstance(model, AdversarialModel):
@@ -121,13 +151,15 @@ def align_classes(data: Dataset, model: Model) -> Dataset:
 
 
 def relabel(data: Dataset, mapping: list[int], classes: list[str]) -> Dataset:
-    """A data set with label k turned to ``mapping[k]``."""
+    """A data set with label (or landmark) k turned to ``mapping[k]``."""
     import dataclasses
 
-    import numpy as np
-
+    from saccade.data import landmarks
     from saccade.data.records import PackedRecords
 
+    if data.tasks[:1] == (landmarks.TASK,):
+        index = landmarks.reorder(data.index, mapping, classes)
+        return Dataset(index, data.indices, channels=data.channels, split=data.split, boxes_only=data.boxes_only)
     table = np.asarray(mapping)
 
     def moved() -> Any:

@@ -24,7 +24,11 @@ from saccade.types.sample import Batch, Sample, Target, collate
 Item = tuple[Tensor, Target, Geometry]
 
 
-class TrainView(TorchDataset[Any]):
+class EpochView(TorchDataset[Any]):
+    """Base of views for a :class:`TrainSampler`: ``view[(epoch, i)]`` gives an item, and the problems that stood in its way."""
+
+
+class TrainView(EpochView):
     """``view[(epoch, i)]``: decode, augment, preprocess. A broken image is replaced by the next readable one and named."""
 
     def __init__(self, data: AugmentedDataset, preprocess: Callable[[Sample], Item]) -> None:
@@ -81,12 +85,21 @@ class TrainSampler:
 
     ``batch_size`` is the whole batch of all ranks. The last incomplete batch is dropped when there is a full one, so every
     batch weighs the same and a norm layer never sees a single image.
+
+    With ``labels`` (length,) the images are drawn with replacement, each with a chance of 1 / (images of its class): all classes are
+    equally frequent. It is still a function of (seed, epoch).
     """
 
-    def __init__(self, length: int, batch_size: int, seed: int, *, rank: int = 0, world: int = 1) -> None:
+    def __init__(
+        self, length: int, batch_size: int, seed: int, *, rank: int = 0, world: int = 1, labels: Sequence[int] | None = None
+    ) -> None:
         if batch_size % world:
             raise ValueError(f"batch size {batch_size} does not divide over {world} devices")
         self.length, self.seed, self.rank, self.world = length, seed, rank, world
+        self.chances: Tensor | None = None
+        if labels is not None:
+            known = torch.as_tensor(labels)
+            self.chances = 1 / known.bincount().double()[known]
         self.batch_size = batch_size if length >= batch_size else max(length // world * world, world)
         self.epoch, self.start = 0, 0
 
@@ -109,21 +122,24 @@ class TrainSampler:
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         generator = torch.Generator().manual_seed((self.seed * 1_000_003 + self.epoch) % 2**63)
-        order = torch.randperm(self.length, generator=generator).tolist()
+        if self.chances is None:
+            order = torch.randperm(self.length, generator=generator).tolist()
+        else:
+            order = torch.multinomial(self.chances, self.length, replacement=True, generator=generator).tolist()
         for number in range(self.start, len(self)):
             batch = order[number * self.batch_size : (number + 1) * self.batch_size]
             yield [(self.epoch, i) for i in batch[self.rank :: self.world]]
 
 
 def train_loader(
-    view: TrainView,
+    view: EpochView,
     sampler: TrainSampler,
     *,
     workers: int | None = None,
     batch_transform: Callable[[Batch], Batch] | None = None,
 ) -> DataLoader[Any]:
     """The training loader."""
-    count = worker_count(workers, len(view))
+    count = worker_count(workers, sampler.length)
     return DataLoader(
         view,
         batch_sampler=sampler,  # type: ignore[arg-type]

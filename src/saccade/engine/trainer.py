@@ -18,7 +18,7 @@ from torch import nn
 from saccade.data.dataset import Dataset
 from saccade.data.transforms.augment import AugmentedDataset, batch_mix
 from saccade.engine.callbacks import AverageWeights, CsvLog, EpochEnd, Interrupt, KeptCheckpoint, Progress, read_metrics
-from saccade.engine.loaders import TrainSampler, TrainView, eval_loader, train_loader
+from saccade.engine.loaders import EpochView, TrainSampler, TrainView, eval_loader, train_loader
 from saccade.metrics.base import Metric
 from saccade.models.base import AdversarialModel, Model
 from saccade.tasks.base import Task, TrainingError
@@ -51,7 +51,7 @@ def fit(
         task_class: its LightningModule.
         recipe: how.
         folder: gets checkpoints/ and metrics.csv.
-        train: a Dataset (augmented and preprocessed here), or any indexable of (tensor, target, Geometry).
+        train: a Dataset (augmented and preprocessed here), an EpochView, or any indexable of (tensor, target, Geometry).
         validation: scored after each epoch; None keeps the last weights.
         seed: of sampling, augmentation, and the network's randomness.
         devices: how many; more than one trains by DDP with the batch shared out.
@@ -75,7 +75,7 @@ def fit(
         model.configure(recipe)
     checkpoints = folder / "checkpoints"
     last = checkpoints / "last.ckpt"
-    sampler = TrainSampler(len(train), recipe.batch_size, seed, world=devices)
+    sampler = TrainSampler(len(train), recipe.batch_size, seed, world=devices, labels=sampling_labels(train, recipe))
     metric = task_class.make_metric(model.classes) if scored and validation is not None else None  # type: ignore[arg-type]
     steps = max(len(sampler) // recipe.accumulate, 1)
     task = task_class(model, recipe, steps_per_epoch=steps, seed=seed, metric=metric)
@@ -195,8 +195,10 @@ class LoaderFactory(L.LightningDataModule):
     def train_dataloader(self) -> Any:
         """Seeded batches of this rank."""
         self.sampler.rank = self.trainer.global_rank if self.trainer is not None else 0
-        if not isinstance(self.train_data, Dataset):
-            view: Any = StageView(self.train_data)
+        if isinstance(self.train_data, EpochView):
+            view = self.train_data
+        elif not isinstance(self.train_data, Dataset):
+            view = StageView(self.train_data)
         else:
             data = AugmentedDataset(self.train_data, self.recipe, self.task, seed=self.seed)
             view = TrainView(data, self.preprocess)  # type: ignore[arg-type]
@@ -210,7 +212,7 @@ class LoaderFactory(L.LightningDataModule):
         return eval_loader(self.validation, self.preprocess, self.recipe.batch_size, workers=self.workers, rank=rank, world=world)  # type: ignore[arg-type]
 
 
-class StageView(torch.utils.data.Dataset[Any]):
+class StageView(EpochView):
     """A stage's own items under (epoch, i) indices: seeded as images are."""
 
     def __init__(self, data: Any) -> None:
@@ -223,6 +225,20 @@ class StageView(torch.utils.data.Dataset[Any]):
         epoch, i = key
         torch.manual_seed((epoch * 1_000_003 + i) % 2**63)
         return self.data[i], []
+
+
+def sampling_labels(train: Any, recipe: Recipe) -> list[int] | None:
+    """Labels of the images where the recipe draws classes equally often.
+
+    Raises:
+        UsageError: images without one class each.
+    """
+    if not recipe.balanced_sampling:
+        return None
+    given = train.map_records(lambda record: record.label) if isinstance(train, Dataset) else getattr(train, "labels", [])
+    if not given or any(label is None for label in given):
+        raise UsageError("recipe.balanced_sampling is for classification: these images have no class each")
+    return [int(label) for label in given]
 
 
 def position(checkpoint: Path, batches_per_epoch: int) -> tuple[int, int]:

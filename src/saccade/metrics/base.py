@@ -8,6 +8,9 @@ from typing import Any, ClassVar, Protocol
 from saccade.types.prediction import Prediction
 from saccade.types.sample import Target
 
+LOWER_IS_BETTER = ("ece", "swd", "nme", "nme_between", "rmse")
+"""Numbers of which a smaller one is better; none is the main one of its metric."""
+
 
 class Metric(Protocol):
     """Collects predictions and truths in original pixels over a whole data set, then gives named numbers.

@@ -13,8 +13,17 @@ from saccade.metrics.confused import confused_pairs
 from saccade.types.prediction import Classification
 from saccade.types.sample import Target
 
-Row = tuple[int, int, int, float, str, str, float]
-"""Of an image: truth, label, rank of the truth, score, id, path, squared distance of the scores from the truth (Brier)."""
+Row = tuple[int, int, int, float, str, str, float, float]
+"""Of an image: truth, label, rank of the truth, score, id, path, squared distance of the scores from the truth (Brier), loss."""
+
+
+LEAST = float(np.finfo(np.float32).smallest_subnormal)
+"""Score that a rounded 0 counts as in a loss."""
+
+
+def top_losses(images: Sequence[dict[str, Any]], count: int) -> list[dict[str, Any]]:
+    """Of the ``images`` of :meth:`ClassificationMetric.tables` those with the highest losses, highest first."""
+    return sorted(images, key=lambda image: -image["loss"])[:count]
 
 
 class ClassificationMetric:
@@ -53,7 +62,8 @@ class ClassificationMetric:
             rank = int((~(scores <= scores[label])).sum() + (scores[:label] == scores[label]).sum())
             image_id, path = truth.get("image_id", prediction.image_id), truth.get("path", prediction.path)
             distance = float((scores.astype(np.float64) ** 2).sum() - 2 * scores[label] + 1)
-            self._rows.append((label, best, rank, float(scores[best]), str(image_id), str(path), distance))
+            loss = -float(np.log(max(float(scores[label]), LEAST)))
+            self._rows.append((label, best, rank, float(scores[best]), str(image_id), str(path), distance, loss))
 
     def confusion(self) -> np.ndarray:
         """(K, K) int64 images: rows are the truth, columns the prediction."""
@@ -109,7 +119,7 @@ class ClassificationMetric:
 
     def tables(self) -> dict[str, Any]:
         """``confusion`` (rows: truth), ``confused``: its largest pairs (:func:`saccade.metrics.confused.confused_pairs`), ``images``: id,
-        path, truth, label and score of each image, and ``calibration``.
+        path, truth, label, score and loss (-log of the truth's score) of each image, and ``calibration``.
 
         ``calibration``: :func:`saccade.metrics.calibration.calibration_table` and ``brier``, the Brier score.
         """
@@ -118,8 +128,8 @@ class ClassificationMetric:
         if calibration:
             calibration["brier"] = float(brier.mean())
         images = [
-            {"image_id": image_id, "path": path, "truth": label, "label": best, "score": score}
-            for label, best, _, score, image_id, path, _ in self._rows
+            {"image_id": image_id, "path": path, "truth": label, "label": best, "score": score, "loss": loss}
+            for label, best, _, score, image_id, path, _, loss in self._rows
         ]
         matrix = self.confusion()
         out = {"classes": self.classes, "confusion": matrix.tolist(), "confused": confused_pairs(matrix, self.classes)}

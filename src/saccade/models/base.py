@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from saccade.data.dataset import Dataset, as_tensor_image
 from saccade.data.images import read_image
 from saccade.data.transforms.preprocess import Preprocess
+from saccade.models.transfer import apply_transfer
 from saccade.types.errors import UsageError, suggest
 from saccade.types.geometry import Geometry
 from saccade.types.prediction import Prediction
@@ -31,8 +32,8 @@ class Model(nn.Module):
     A subclass sets ``task`` and ``preprocess`` and gives ``raw`` and ``decode``; trainable ones give ``losses``.
 
     Attributes:
-        task: "classify", "detect", "segment", "generate".
-        num_classes: without background; labels are 0..num_classes-1.
+        task: "classify", "detect", "segment", "landmarks", "generate".
+        num_classes: without background; labels are 0..num_classes-1. Of landmarks the points are the classes.
         classes: names by label (set by the trainer or the bundle; label numbers until then).
         preprocess: sample -> (tensor, target, Geometry); runs in loader workers, saved in the bundle.
         loss_names: values that ``recipe.loss`` may take; the first is the default.
@@ -94,13 +95,18 @@ class Model(nn.Module):
         return self.raw(images)
 
     def configure(self, recipe: Recipe) -> None:
-        """Take what the recipe says about the loss. Called once before training; override to read more fields."""
+        """Take what the recipe says about the loss and about frozen parts. Called before training; override to read more fields."""
         if recipe.loss:
             self.set_loss(recipe.loss)
+        apply_transfer(self, recipe)
 
     def count_classes(self, data: Dataset) -> None:
         """Learn from the training data what ``recipe.class_weights`` weighs by; called before :meth:`configure` where it is set."""
         raise UsageError(f"recipe.class_weights does not apply to {type(self).__name__}")
+
+    def notes(self, data: Dataset) -> list[str]:
+        """What is to be known of this model with these training data, a line each; training and ``saccade check`` tell it."""
+        return []
 
     def set_loss(self, name: str) -> None:
         """Choose a loss by name."""

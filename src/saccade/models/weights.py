@@ -18,9 +18,12 @@ if TYPE_CHECKING:
 
 State = dict[str, Tensor]
 
+BUNDLED = "model.safetensors"
+"""Where a bundle keeps its numbers."""
+
 
 def read_state(path: str | Path) -> State:
-    """Tensors by name from ``.safetensors``, or from ``.pth``, ``.pt``, ``.ckpt`` read with ``weights_only=True``.
+    """Tensors by name from ``.safetensors``, from ``.pth``, ``.pt``, ``.ckpt`` read with ``weights_only=True``, or from a run's folder.
 
     A checkpoint that holds its weights under "state_dict", "model" or "model_state_dict" is unwrapped.
 
@@ -28,6 +31,10 @@ def read_state(path: str | Path) -> State:
         DataError: no such file, unreadable, or not a table of tensors.
     """
     path = Path(path)
+    if path.is_dir():
+        path = next((p for p in (path / "model" / BUNDLED, path / BUNDLED) if p.is_file()), path)
+        if path.is_dir():
+            raise DataError(path, "holds no weights", hint=f"a run's folder has model/{BUNDLED} once it is finished")
     if not path.is_file():
         raise DataError(path, "no such file of weights")
     try:

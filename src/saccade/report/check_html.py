@@ -16,10 +16,10 @@ from saccade.data.inspect import Finding, Inspection
 from saccade.engine.files import write_text
 from saccade.models.detect.base import BACKGROUND, Assignment
 from saccade.report import svg
-from saccade.report.html import data_uri
+from saccade.report.html import data_uri, true_points
 from saccade.report.page import columns, document, scroll, table
 from saccade.types import drawing
-from saccade.types.prediction import Segmentation
+from saccade.types.prediction import Landmarks, Segmentation
 from saccade.types.sample import Target
 
 GREY = (128, 128, 128)
@@ -71,6 +71,10 @@ def draw_shot(shot: Shot, classes: Sequence[str], cell: int = 340) -> list[Image
         ignored = f", {100 * (mask < 0).mean():.0f} % without a class (greyed)" if (mask < 0).any() else ""
         drawn = Segmentation(mask=mask.clip(0), classes=list(classes)).draw(image)
         return [drawing.caption(drawn, f"{name or 'image'}{ignored}")]
+    if shot.task == "landmarks":
+        points, count = true_points(shot.target, len(classes)) * factor, len(classes)
+        drawn = drawing.keypoints(image, points, names=classes if count <= Landmarks.MOST_NAMES else None)
+        return [drawing.caption(drawn, f"{int(np.isfinite(points).all(1).sum())} of {count} points  {name}")]
     if shot.task == "classify":
         return [drawing.caption(image, f"{_label(shot.target, classes)}  {name}")]
     return [drawing.caption(image, name or "image")]

@@ -20,11 +20,11 @@ from PIL import Image
 from saccade.engine.files import write_text
 from saccade.models.base import Model
 from saccade.report import svg
-from saccade.report.html import data_uri, enlarged, goodness
+from saccade.report.html import data_uri, enlarged, goodness, true_points
 from saccade.report.page import columns as heading_row
 from saccade.report.page import document, scroll, table
 from saccade.types import drawing
-from saccade.types.prediction import Classification, Detection, Prediction, Segmentation
+from saccade.types.prediction import Classification, Detection, Landmarks, Prediction, Segmentation
 from saccade.types.recipe import PREDICTION
 from saccade.types.sample import Sample, Target
 
@@ -314,6 +314,8 @@ def true_prediction(sample: Sample, classes: Sequence[str], task: str) -> Predic
         return Detection(classes=list(classes), size=size, boxes=boxes, labels=labels, scores=np.ones(len(labels), np.float32))
     if task == "segment":
         return Segmentation(classes=list(classes), size=size, mask=np.asarray(target["mask"]))
+    if task == "landmarks":
+        return Landmarks(classes=list(classes), size=size, points=true_points(target, len(classes)))
     return Classification(classes=list(classes), size=size, scores=np.eye(len(classes), dtype=np.float32)[int(target["label"])])
 
 
@@ -326,6 +328,8 @@ def draw(prediction: Prediction, image: Image.Image) -> Image.Image:
         ).above(PREDICTION.score).draw(large)  # fmt: skip
     if isinstance(prediction, Segmentation):
         return drawing.mask(large, np.asarray(prediction.mask).repeat(factor, 0).repeat(factor, 1))
+    if isinstance(prediction, Landmarks):
+        return drawing.keypoints(large, prediction.on(large))
     return prediction.draw(image)
 
 
@@ -336,6 +340,8 @@ def told(prediction: Prediction, truth: Target) -> str:
         return f"F1 {value:.2f}, {len(prediction.above(PREDICTION.score))} found of {len(truth['labels'])}"
     if isinstance(prediction, Segmentation):
         return f"mean IoU {value:.3f}"
+    if isinstance(prediction, Landmarks):
+        return f"mean error {1 - value:.4f} of the diagonal"
     assert isinstance(prediction, Classification)
     right = "right" if prediction.label == int(truth["label"]) else "wrong"
     return f"{prediction.name(prediction.label)} {prediction.score:.2f}, {right}"

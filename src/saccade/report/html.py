@@ -16,13 +16,14 @@ from PIL import Image, features
 
 from saccade.engine.config import RunConfig
 from saccade.engine.files import write_text
+from saccade.metrics.landmarks import image_error
 from saccade.models.base import AdversarialModel, Model
 from saccade.report import evidence_html as evidence
 from saccade.report import svg
 from saccade.report.errors_html import error_sections
 from saccade.report.page import columns, document, scroll, table
 from saccade.types import drawing
-from saccade.types.prediction import Classification, Detection, Prediction, Segmentation
+from saccade.types.prediction import Classification, Detection, Landmarks, Prediction, Segmentation
 from saccade.types.recipe import PREDICTION
 from saccade.types.sample import Target
 
@@ -74,7 +75,7 @@ def write_report(
     elif scored:
         ranked = sorted(((goodness(p, t), i) for i, (p, t) in enumerate(scored)), key=lambda pair: (pair[0], pair[1]))
         count = min(shots, max(1, len(ranked) // 2))
-        style = "shots" if model.task == "classify" else "shots wide"
+        style = "shots" if model.task in ("classify", "landmarks") else "shots wide"
         for title, chosen in (("Worst predictions", ranked[:count]), ("Best predictions", ranked[::-1][:count])):
             figures = "".join(figure(*scored[i], value, data) for value, i in chosen)
             parts.append(f'<h2>{title}</h2><p class="soft">{explain(scored[0][0])}</p><div class="{style}">{figures}</div>')
@@ -176,6 +177,10 @@ def metric_tables(metrics: Mapping[str, float], tables: Mapping[str, Any], class
         out.append(
             '<div class="row">' + svg.line_chart("Precision by recall at IoU 0.5", series, x="recall", y_range=(0.0, 1.0)) + "</div>"
         )
+    if errors := tables.get("error_curve"):
+        series = {"images": list(zip(errors["error"], errors["share"], strict=False))}
+        title = "Share of the images within an error"
+        out.append('<div class="row">' + svg.line_chart(title, series, x="mean error / diagonal", y_range=(0.0, 1.0)) + "</div>")
     return "".join(out) + error_sections(tables)
 
 
@@ -191,11 +196,14 @@ def samples(model: AdversarialModel, count: int = 36) -> str:
 
 
 def goodness(prediction: Prediction, truth: Target) -> float:
-    """A score of one image, 1 best: the true class's probability; the F1 of the boxes; the mean IoU."""
+    """A score of one image, 1 best: the true class's probability; the F1 of the boxes; the mean IoU; 1 less the points' mean error."""
     if isinstance(prediction, Classification):
         return float(prediction.scores[int(truth["label"])])
     if isinstance(prediction, Detection):
         return box_f1(prediction.above(PREDICTION.score), truth)
+    if isinstance(prediction, Landmarks):
+        error = image_error(prediction, truth)
+        return max(1 - error, 0.0) if math.isfinite(error) else 1.0
     if isinstance(prediction, Segmentation):
         mask = np.asarray(truth["mask"])
         valid = mask >= 0
@@ -232,6 +240,7 @@ def explain(prediction: Prediction) -> str:
         "classify": "By the probability of the true class.",
         "detect": f"By the F1 of the boxes at score {PREDICTION.score} and IoU 0.5; left the prediction, right the truth.",
         "segment": "By the image's mean IoU; left the prediction, right the truth.",
+        "landmarks": "By the points' mean error, a share of the image's diagonal; green the truth, red the prediction.",
     }.get(prediction.task, "")
 
 
@@ -251,6 +260,11 @@ def figure(prediction: Prediction, truth: Target, value: float, data: Any) -> st
         masks = [np.asarray(mask).repeat(factor, 0).repeat(factor, 1) for mask in (prediction.mask, truth["mask"])]
         image = side_by_side(*(Segmentation(mask=mask, classes=prediction.classes).draw(picture) for mask in masks))
         note = f"mean IoU {value:.3f}"
+    elif isinstance(prediction, Landmarks):
+        true = true_points(truth, len(prediction.points))
+        image = drawing.shifts(picture, prediction.on(picture), true * factor)
+        labelled = int(np.isfinite(true).all(1).sum())
+        note = f"mean error {1 - value:.4f} of the diagonal, {labelled} points" if labelled else "no point is labelled"
     else:
         assert isinstance(prediction, Classification)
         label = int(truth["label"])
@@ -259,6 +273,15 @@ def figure(prediction: Prediction, truth: Target, value: float, data: Any) -> st
     name = html.escape(Path(prediction.path).name or str(prediction.image_id))
     alt = html.escape(f"{Path(prediction.path).name}: {note}")
     return f'<figure><img alt="{alt}" src="{data_uri(image)}"><figcaption>{name}: {html.escape(note)}</figcaption></figure>'
+
+
+def true_points(truth: Target, count: int) -> np.ndarray:
+    """(K, 2) labelled points of an image; NaN for the others."""
+    points = np.full((count, 2), np.nan)
+    if len(truth["keypoints"]):
+        seen = np.asarray(truth["visibility"])[0] > 0
+        points[seen] = np.asarray(truth["keypoints"])[0][seen]
+    return points
 
 
 def enlarged(picture: Image.Image) -> tuple[Image.Image, int]:

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from saccade.data.dataset import Dataset
-from saccade.metrics.base import Metric
+from saccade.metrics.base import LOWER_IS_BETTER, Metric
 from saccade.models.base import Model
+from saccade.models.transfer import hold_still, rate_factors
 from saccade.types.errors import SaccadeError, UsageError
 from saccade.types.recipe import EVALUATION, DecodeSettings, Recipe
 from saccade.types.sample import Batch
@@ -126,6 +127,10 @@ class Task(L.LightningModule):
                 self.sums[key] += count * float(value)
         self._tensors.clear()
 
+    def forget_pending(self) -> None:
+        """Do not stop at the last loss, whatever it is."""
+        self._pending = None
+
     def check_finite(self) -> None:
         """Stop at a loss that is no number."""
         if self._pending is not None and not bool(torch.isfinite(self._pending[0])):
@@ -160,7 +165,11 @@ class Task(L.LightningModule):
 
     # -- epochs -----------------------------------------------------------------------------------
 
+    def on_train_start(self) -> None:
+        hold_still(self.model, self.recipe)  # a run that is resumed inside an epoch sees no start of it
+
     def on_train_epoch_start(self) -> None:
+        hold_still(self.model, self.recipe)
         self.sums.clear()
         self._tensors.clear()
 
@@ -192,7 +201,7 @@ class Task(L.LightningModule):
         values = {
             "epoch": float(self.current_epoch),
             "step": float(self.global_step),
-            "lr": float(self.trainer.optimizers[0].param_groups[0]["lr"]),
+            "lr": max(float(group["lr"]) for group in self.trainer.optimizers[0].param_groups),
         }
         for prefix in ("", "val_"):
             count = sums.get(f"{prefix}count", 0.0)
@@ -223,7 +232,7 @@ class Task(L.LightningModule):
 
     def monitor_mode(self) -> str:
         """Whether more is better: "max" for scores, "min" for losses."""
-        return "min" if "loss" in self.monitored() or self.monitored() in ("swd", "ece") else "max"
+        return "min" if "loss" in self.monitored() or self.monitored().partition("/")[0] in LOWER_IS_BETTER else "max"
 
     # -- optimisers -------------------------------------------------------------------------------
 
@@ -267,12 +276,16 @@ def gather(value: Any) -> list[Any]:
 
 
 def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
-    """Parameters by rate and decay: ``backbone.*`` at ``backbone_lr``; biases and norms without decay unless ``norm_decay``."""
+    """Learning parameters by rate and decay.
+
+    ``backbone.*`` at ``backbone_lr``; stages by ``layer_decay``; biases and norms without weight decay unless ``norm_decay``.
+    """
     groups: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
+    by_depth = rate_factors(model, recipe.layer_decay) if recipe.layer_decay != 1 else {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        factor = recipe.backbone_lr if ".backbone." in f".{name}" else 1.0
+        factor = (recipe.backbone_lr if ".backbone." in f".{name}" else 1.0) * by_depth.get(name, 1.0)
         decay = recipe.weight_decay if recipe.norm_decay or parameter.ndim > 1 else 0.0
         groups[recipe.lr * factor, decay].append(parameter)
     if not groups:

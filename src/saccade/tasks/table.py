@@ -11,6 +11,7 @@ TASKS = {
     "classify": "saccade.tasks.classify:ClassifyTask",
     "detect": "saccade.tasks.detect:DetectTask",
     "segment": "saccade.tasks.segment:SegmentTask",
+    "landmarks": "saccade.tasks.landmarks:LandmarksTask",
     "generate": "saccade.tasks.generate:GenerateTask",
 }
 

@@ -91,15 +91,37 @@ def mask(image: Image.Image, classes: np.ndarray, *, alpha: float = 0.45, backgr
     return Image.fromarray(pixels.round().astype(np.uint8))
 
 
-def keypoints(image: Image.Image, xy: np.ndarray, visible: np.ndarray | None = None, index: int = 0) -> Image.Image:
-    """A copy with points (K, 2) in pixels as dots."""
+def keypoints(
+    image: Image.Image,
+    xy: np.ndarray,
+    visible: np.ndarray | None = None,
+    index: int = 0,
+    *,
+    names: Sequence[str] | None = None,
+    shade: Color | None = None,
+    outline: Color | None = (255, 255, 255),
+) -> Image.Image:
+    """A copy with points (K, 2) in pixels as dots of one colour, with ``names`` beside them; those that are no numbers are left out."""
     image = image.copy()
     draw = ImageDraw.Draw(image)
-    radius = max(2, max(image.size) // 200)
+    radius, size = max(2, max(image.size) // 200), text_size(image)
+    shade = color(index) if shade is None else shade
     for k, (x, y) in enumerate(np.asarray(xy, dtype=float)):
-        if visible is None or visible[k] > 0:
-            draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=color(index), outline=(255, 255, 255))
+        if (visible is None or visible[k] > 0) and math.isfinite(x) and math.isfinite(y):
+            draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=shade, outline=outline)
+            if names is not None:
+                label(draw, (x + radius + 1, y - radius), names[k], shade, size)
     return image
+
+
+def shifts(image: Image.Image, xy: np.ndarray, truth: np.ndarray) -> Image.Image:
+    """A copy with a line from each true point (K, 2) to the one that was found (K, 2), and a dot at both: green and red."""
+    image = image.copy()
+    draw = ImageDraw.Draw(image)
+    for (x, y), (u, v) in zip(np.asarray(xy, dtype=float), np.asarray(truth, dtype=float), strict=True):
+        if all(map(math.isfinite, (x, y, u, v))):
+            draw.line((x, y, u, v), fill=(255, 255, 255), width=max(1, max(image.size) // 400))
+    return keypoints(keypoints(image, truth, shade=(40, 190, 70), outline=None), xy, shade=(235, 40, 35), outline=None)
 
 
 def text_size(image: Image.Image) -> int:

@@ -179,6 +179,35 @@ class Detection(Prediction):
 
 
 @dataclass(kw_only=True)
+class Landmarks(Prediction):
+    """``points`` (K, 2) float32 xy, one of each class; they may lie outside the image. NaN: no such point.
+
+    ``between``: labels of two points whose true distance errors are measured by, besides the image's diagonal.
+    """
+
+    points: np.ndarray
+    between: tuple[int, int] | None = None
+    task: ClassVar[str] = "landmarks"
+
+    MOST_NAMES: ClassVar[int] = 16
+    """Points up to which their names are drawn beside them."""
+
+    def on(self, image: Image.Image) -> np.ndarray:
+        """The points in pixels of a copy of the image that may be enlarged."""
+        height, width = self.size if all(self.size) else (image.height, image.width)
+        return np.asarray(self.points) * [image.width / width, image.height / height]
+
+    def _draw(self, image: Image.Image) -> Image.Image:
+        count = len(self.points)
+        names = [self.name(k) for k in range(count)] if count <= self.MOST_NAMES else None
+        return drawing.keypoints(image, self.on(image), names=names)
+
+    def to_dict(self) -> dict[str, Any]:
+        points = [{"name": self.name(k), "x": round(float(x), 3), "y": round(float(y), 3)} for k, (x, y) in enumerate(self.points)]
+        return super().to_dict() | {"points": points}
+
+
+@dataclass(kw_only=True)
 class Segmentation(Prediction):
     """``mask`` (H, W) class map, uint8 up to 256 classes, else int32; optional ``scores`` (K, H, W) float16 probabilities."""
 

@@ -45,12 +45,21 @@ class Recipe:
     loss: str = ""  # a choice of the model's (unet: "ce", "dice+focal", ...); "" = the model's default
     label_smoothing: float = 0.0
     class_weights: bool = False  # weigh classes by inverse frequency
+    balanced_sampling: bool = False  # draw images so that all classes are equally frequent
+
+    # transfer learning
+    transfer: Literal["", "scratch", "finetune", "features"] = ""  # "" = all learns, from whatever weights; features: only the output
+    unfreeze: int = 0  # finetune: how many of the last stages before the output learn; 0 = all
+    layer_decay: float = 1.0  # the rate of each stage is this times that of the stage after it
+    freeze_norm: bool = False  # batch normalisation keeps statistics and weights
+    cached_views: int = 1  # features: 1 = a pass over the plain images, kept; k = and k - 1 augmented passes; 0 = nothing is kept
 
     # what is kept and when training stops
     monitor: str = ""  # metric that picks the best checkpoint; "" = the task's main metric
     patience: int = 0  # early stopping after so many validations without improvement; 0 = off
     min_delta: float = 0.0
     validate_every: int = 1
+    calibrate: bool = False  # classifiers: one temperature for the scores, by the validation images
 
     # augmentation, in original pixels
     hflip: float = 0.0

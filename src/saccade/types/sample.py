@@ -8,6 +8,7 @@ detect          ``boxes`` (N, 4) float32 XYXY in pixels (tv_tensors.BoundingBoxe
                 ``iscrowd`` (N,) bool; optionally ``masks`` (N, H, W) bool (tv_tensors.Mask),
                 ``keypoints`` (N, K, 2) float32 xy and ``visibility`` (N, K) int64 in {0, 1, 2}; ``area`` (N,) as annotated
                 and ``difficult`` (N,) bool, for metrics
+landmarks       as detect, with ``keypoints`` and ``visibility``, at most one object (N is 0 or 1), whose points are the classes
 segment         ``mask`` (H, W) int64 (tv_tensors.Mask), 0..K-1, and -100 where it is to be ignored
 generate        nothing needed
 others          ``captions`` list[str]; ``depth`` (H, W) float32

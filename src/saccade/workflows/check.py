@@ -225,6 +225,7 @@ class _Work:
         given = model.device
         prepare(model, self.recipe, self.train)
         self.train = learning_view(self.train, self.entry.name, self.recipe)
+        self.findings += [Finding("model and data", "note", 1, note) for note in model.notes(self.train)]
         try:
             model.to(self.device)
             # Held against the images as they are: the border that an augmentation leaves would look alike turned and unturned.

@@ -46,6 +46,7 @@ from saccade.engine.bundle import load_bundle
 from saccade.engine.callbacks import to_stderr
 from saccade.engine.config import parse_sets, resolve
 from saccade.engine.files import plain, write_json, write_text
+from saccade.metrics.base import LOWER_IS_BETTER
 from saccade.models.registry import find
 from saccade.report import compare_html
 from saccade.tasks.table import task_class
@@ -57,7 +58,6 @@ from saccade.workflows.compare_job import GRACE, locked
 ALL = "*"
 """Key of ``options`` whose overrides hold for every model."""
 
-LOWER_IS_BETTER = ("ece", "swd")
 SHOWN = 6
 """Images of each section of the page."""
 

@@ -16,7 +16,7 @@ def list_models(task: str | None = None) -> list[dict[str, Any]]:
     """Registered systems as plain dicts, by task and name. Loads no torch.
 
     Args:
-        task: only these: "classify", "detect", "segment", "generate".
+        task: only these: "classify", "detect", "segment", "landmarks", "generate".
     """
     found = [entry.to_dict() for entry in entries().values() if task is None or entry.task == task]
     if not found and task is not None:

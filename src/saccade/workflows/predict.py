@@ -6,7 +6,7 @@ import csv
 import itertools
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,9 @@ from saccade.engine.bundle import load_bundle
 from saccade.engine.files import atomic, plain
 from saccade.engine.predictor import predict_files
 from saccade.models.base import Model, as_images
+from saccade.models.classify.base import with_views
 from saccade.types.errors import DataError, UsageError
-from saccade.types.prediction import Classification, Detection, Prediction, Segmentation, exact_score
+from saccade.types.prediction import Classification, Detection, Landmarks, Prediction, Segmentation, exact_score
 from saccade.types.recipe import PREDICTION, DecodeSettings
 
 
@@ -31,6 +32,7 @@ def predict(
     workers: int | None = None,
     device: str = "cpu",
     skipped: Any = None,
+    tta: Sequence[str] = (),
 ) -> Iterator[Prediction]:
     """Predictions one by one, in order, with bounded memory.
 
@@ -40,6 +42,7 @@ def predict(
             Pillow images.
         score, iou, max_detections: least score, NMS threshold, cap (detectors).
         skipped: called with the DataError of a broken file; None raises it.
+        tta: test-time views of a classifier ("hflip", "vflip"): the mean of the probabilities over them and the image itself.
 
     Yields:
         A prediction an image; ``prediction.draw()`` draws it on its own image.
@@ -55,7 +58,7 @@ def predict(
     settings = DecodeSettings(score=score, iou=iou, max_detections=max_detections)
     inputs = images if isinstance(images, Iterator) else iter(as_images(images))
     head = list(itertools.islice(inputs, 1))
-    model = what if isinstance(what, Model) else load_bundle(what, device)
+    model = with_views(what if isinstance(what, Model) else load_bundle(what, device), tta)
     if not head or isinstance(head[0], (str, Path)):  # names are light: all of them, since a list may hold images too
         head += inputs
         if all(isinstance(item, (str, Path)) for item in head):
@@ -143,6 +146,9 @@ class Writer:
             ]
         if isinstance(prediction, Classification):
             return [{"path": prediction.path, "label": prediction.name(prediction.label), "score": exact_score(prediction.score)}]
+        if isinstance(prediction, Landmarks):  # data of the format csvpoints
+            points = prediction.to_dict()["points"]
+            return [{"path": prediction.path} | {f"{p['name']}_{axis}": p[axis] for p in points for axis in ("x", "y")}]
         if isinstance(prediction, Segmentation):
             return [{"path": prediction.path} | {name: prediction.to_dict()["pixels"].get(name, 0) for name in prediction.classes}]
         return [{"path": prediction.path}]

@@ -7,6 +7,7 @@ detect     (default) boxes, labels, instance masks, key points, captions, ``dept
            the labels + 1, 0 being the background (``classes`` has no background)
 classify   ``label`` of the one large object, captions
 segment    ``mask`` only; ``classes`` begins with "background"
+landmarks  box, label and key points of the largest object of a scene as for classify
 =========  ====================================================================================================
 
 A scene is a function of (kind, task, seed, index, size) alone: image 7 of 10 is image 7 of 1000.
@@ -30,7 +31,9 @@ from saccade.data.synthetic.scene import KEYPOINT_NAMES, KEYPOINT_SWAP, Scene
 from saccade.types.errors import UsageError, suggest
 
 KINDS: dict[str, ModuleType] = {"shapes": shapes, "cells": cells}
-TASKS = {"detect": ("detect", "pose", "caption"), "classify": ("classify", "caption"), "segment": ("segment",)}
+TASKS = {
+    "detect": ("detect", "pose", "caption"), "classify": ("classify", "caption"), "segment": ("segment",), "landmarks": ("pose", "detect"),
+}  # fmt: skip
 SPLITS = {"train": 0.70, "val": 0.15, "test": 0.15}
 SMALLEST, LARGEST, MOST = 16, 8192, 10_000_000
 
@@ -49,7 +52,8 @@ class SyntheticReader:
         """The plan of one image."""
         last = self._last
         if last is None or last[0] != index:
-            last = self._last = (index, KINDS[self.kind].plan(self.seed, index, self.size, self.task))
+            task = "classify" if self.task == "landmarks" else self.task
+            last = self._last = (index, KINDS[self.kind].plan(self.seed, index, self.size, task))
         return last[1]
 
     def record(self, index: int) -> Record:
@@ -61,7 +65,8 @@ class SyntheticReader:
             label = index % len(module.CLASSES)
             return Record(path=path, image_id=path, size=self.size, label=label, captions=[module.caption(self.scene(index))])
         scene = self.scene(index)
-        return scene.record(path, module.caption(scene))
+        record = scene.record(path, module.caption(scene))
+        return largest_only(record) if self.task == "landmarks" else record
 
     def image(self, record: Record) -> np.ndarray:
         """(H, W, 3) uint8."""
@@ -80,6 +85,16 @@ class SyntheticReader:
             "depth": torch.from_numpy(KINDS[self.kind].depth(scene)),
             "mask": tv_tensors.Mask(torch.from_numpy(scene.semantic().astype(np.int64))),
         }
+
+
+def largest_only(record: Record) -> Record:
+    """The record with the box, label and key points of its largest object."""
+    assert record.boxes is not None
+    assert record.labels is not None
+    assert record.keypoints is not None
+    keep = np.argsort(-(record.boxes[:, 2:] - record.boxes[:, :2]).prod(1), kind="stable")[:1]
+    boxes, labels, points = record.boxes[keep], record.labels[keep], record.keypoints[keep]
+    return Record(record.path, record.image_id, record.size, boxes=boxes, labels=labels, keypoints=points)
 
 
 def _index(record: Record) -> int:
@@ -120,8 +135,8 @@ def load_synthetic(spec: str) -> DataIndex:
         splits=splits,
         tasks=TASKS[task],
         reason=f"drawn by saccade: {kind}",
-        keypoint_names=list(KEYPOINT_NAMES) if task == "detect" else [],
-        keypoint_swap=list(KEYPOINT_SWAP) if task == "detect" else [],
+        keypoint_names=list(KEYPOINT_NAMES) if "pose" in TASKS[task] else [],
+        keypoint_swap=list(KEYPOINT_SWAP) if "pose" in TASKS[task] else [],
         reader=reader,
     )
 

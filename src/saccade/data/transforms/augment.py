@@ -437,7 +437,7 @@ def build_augment(recipe: Recipe, task: str, keypoint_swap: Sequence[int] | None
     Args:
         recipe: its augmentation fields are read.
         task: mosaic needs boxes or masks; mix-up and cut-mix need labels of whole images.
-        keypoint_swap: permutation of the key points under a mirror (``DataIndex.keypoint_swap``).
+        keypoint_swap: permutation of the key points under a mirror (``DataIndex.keypoint_swap``); landmarks need it to be mirrored.
 
     Raises:
         UsageError: a field out of its range, or one that the task cannot use.
@@ -456,6 +456,11 @@ def build_augment(recipe: Recipe, task: str, keypoint_swap: Sequence[int] | None
     for name in ("mixup", "cutmix"):
         if getattr(recipe, name) and task != "classify":
             raise UsageError(f"recipe.{name} works for classify, not for {task}; set recipe.{name}=0")
+    if task == "landmarks" and (recipe.hflip or recipe.vflip) and not keypoint_swap:
+        raise UsageError(
+            "recipe.hflip and vflip turn left points into right ones, and the data do not say which are which: "
+            "set both to 0, or name the points left_* and right_*"
+        )
     return Augment(recipe, tuple(keypoint_swap or ()))
 
 

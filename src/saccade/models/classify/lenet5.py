@@ -166,6 +166,11 @@ class LeNet5(Classifier):
         if name != "ce" and not isinstance(self.output, RBF):
             raise UsageError(f'recipe.loss={name} is for model.head="rbf"; the linear output takes "ce"')
 
+    @property
+    def plain_losses(self) -> bool:
+        """Only with the loss "ce"."""
+        return self.loss_name == "ce"
+
     def losses(self, images: Images, targets: list[Target]) -> dict[str, Tensor]:
         """Cross entropy; or equation 8 ("mse": y of the right class) or 9 ("map": + log(e^-j + sum_i e^-y_i), j = 1)."""
         if self.loss_name == "ce":

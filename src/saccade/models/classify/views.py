@@ -58,10 +58,10 @@ class ViewsClassifier(NetworkClassifier):
         """(1, C, H, W), a whole image, to class probabilities (1, K) by the paper's evaluation."""
         raise NotImplementedError
 
-    def predict_batch(self, images: Images, geometries: Sequence[Geometry], **settings: Any) -> list[Prediction]:
+    def predict_view(self, images: Images, geometries: Sequence[Geometry], **settings: Any) -> list[Prediction]:
         """As every model's; by the paper's evaluation where it is chosen."""
         if self.evaluation == "crop":
-            return super().predict_batch(images, geometries, **settings)
+            return super().predict_view(images, geometries, **settings)
         seen = torch.cat([self.probabilities(image[None].to(self.device)).float() for image in images])
         out = self.decode(seen.log(), geometries, **settings)  # its softmax undoes the logarithm
         for prediction, geometry in zip(out, geometries, strict=True):

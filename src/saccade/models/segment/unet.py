@@ -25,7 +25,6 @@ Pinned by tests: 572 -> 388; 31,030,658 parameters for a grey input and two clas
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from typing import Literal
 
@@ -35,7 +34,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from saccade.data.transforms.preprocess import Preprocess
-from saccade.layers.backbones import check_backbone
+from saccade.layers.backbones import timm_features
 from saccade.layers.tiling import mirror_pad
 from saccade.losses.segmentation import SPECS
 from saccade.models.base import Images
@@ -274,24 +273,6 @@ def border_weights(cells: np.ndarray, size: Sequence[int], *, w0: float = 10.0, 
         nearest[1] = np.minimum(nearest[1], np.maximum(nearest[0], distance))
         nearest[0] = np.minimum(nearest[0], distance)
     return (w0 * np.exp(-(nearest.sum(0) ** 2) / (2 * sigma**2))).astype(np.float32)
-
-
-def timm_features(name: str, in_chans: int, pretrained: bool, size: int | None) -> nn.Module:
-    """All maps of a timm network; transformers are built for inputs of ``size``."""
-    import timm
-
-    check_backbone(name)
-
-    def build(**extra: int) -> nn.Module:
-        return timm.create_model(name, features_only=True, in_chans=in_chans, pretrained=pretrained, **extra)
-
-    try:
-        if size is not None:
-            with contextlib.suppress(TypeError):  # convolutional networks have no img_size: they take any
-                return build(img_size=size)
-        return build()
-    except (RuntimeError, AttributeError, AssertionError, TypeError) as error:
-        raise UsageError(f"timm gives no feature maps of a backbone {name!r}: {error}") from None
 
 
 def unet(

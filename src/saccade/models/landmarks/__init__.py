@@ -1,0 +1,1 @@
+"""Landmarks: a set of named points an image, one file a paper."""
