@@ -4,8 +4,8 @@ Every system of a task that stands now, three seeds, a small wall-clock budget o
 the same command goes on in the same ``--out``. What it leaves is copied to results/compare/NAME/: the table (Markdown, CSV, JSON), the
 page, and plan.json, the epochs that the budget came to on that machine; put into a new ``--out``, it makes a run reproducible to the digit.
 
-* bccd: five detectors at 192 pixels, 60 seconds; train 205, val 87, measured on the 72 images of test. The fitted and staged systems have their own
-  length; faster_rcnn has a ResNet-18, rcnn fewer proposals than by default.
+* bccd: five detectors at 192 pixels, 60 seconds; train 205, val 87, measured on the 72 images of test. The fitted and staged systems have
+  their own length; faster_rcnn has a ResNet-18, rcnn fewer proposals than by default.
 * wbc: U-Net in three forms, 30 seconds; benchmarks.accuracy's split of 240 and 60 images.
 * mnist: 20 000 digits, measured on the official 10 000; 15 seconds.
 """
