@@ -42,7 +42,7 @@ def evaluate(
 
       saccade eval yolo_predictions/ blood/ --json
 
-      saccade eval runs/resnet18-001 leaves/ --calibrate --tta hflip --top-losses 20
+      saccade eval runs/lenet5-001 digits/ --calibrate --tta hflip --top-losses 20
     """
     from saccade.types.errors import DataError, UsageError
     from saccade.types.recipe import EVALUATION

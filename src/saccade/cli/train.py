@@ -47,7 +47,7 @@ def train(
 
       saccade train --resume runs/ssdlite-001
 
-      saccade train resnet18 leaves/ --weights runs/resnet18-001 --set recipe.transfer=features
+      saccade train lenet5 digits/ --weights runs/lenet5-001 --set recipe.transfer=features
     """
     from saccade.types.errors import DataError, UsageError
     from saccade.workflows import train as workflow

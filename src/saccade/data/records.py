@@ -188,7 +188,12 @@ class DataIndex:
         return len(self.records)
 
 
-_real = lru_cache(maxsize=4096)(os.path.realpath)
+_real_of = lru_cache(maxsize=4096)(os.path.realpath)
+
+
+def _real(folder: str) -> str:
+    """The folder without links; a relative one is of the folder that the process is in now."""
+    return _real_of(folder if os.path.isabs(folder) else os.path.join(os.getcwd(), folder))
 
 
 def inside(root: Path, relative: str, *, source: str | Path, where: str = "") -> Path:
