@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -57,13 +56,18 @@ LEAKS = {"bccd": False, "wbc": False, "mnist": True}
 
 
 def keep(made: Path, target: Path) -> None:
-    """Copy what is committed; the page without its links to the reports of the runs, which are not."""
+    """Copy what is committed, with this command in it; the page without its links to the reports of the runs, which are not."""
     target.mkdir(parents=True, exist_ok=True)
-    for name in ("table.md", "table.csv", "table.json", "plan.json"):
+    called = f"python -m benchmarks.compare {target.name}"
+    texts = {
+        "table.md": ("* command: python\n", f"* command: {called}\n"),
+        "table.json": ('"command": "python"', f'"command": "{called}"'),
+        "index.html": ('>command</th><td class="text">python<', f'>command</th><td class="text">{called}<'),
+    }
+    for name in (*texts, "table.csv", "plan.json"):
         if (made / name).is_file():
-            shutil.copyfile(made / name, target / name)
-    page = (made / "index.html").read_text(encoding="utf-8")
-    (target / "index.html").write_text(re.sub(r'<a href="runs/[^"]*">([^<]*)</a>', r"\1", page), encoding="utf-8")
+            text = (made / name).read_text(encoding="utf-8").replace(*texts.get(name, ("", "")))
+            (target / name).write_text(re.sub(r'<a href="runs/[^"]*">([^<]*)</a>', r"\1", text), encoding="utf-8")
 
 
 def main() -> None:

@@ -410,6 +410,15 @@ def test_X5_difference_is_paired_by_seed():
     assert (c["runs"], c["error"], c["latency_ms"]) == (2, "broke", 2.5)
 
 
+def test_X5_the_interval_of_a_share_stays_within_0_and_1():
+    models = [workflow._Model("a", "a", "trainable", {})]
+    work = [workflow._Job("a", seed, 1.0, Path("o/runs") / str(seed), {}) for seed in range(3)]
+    for metric, values, expected in (("mean_iou", (0.2, 0.8, 0.9), (0.0, 1.0)), ("rmse", (0.2, 0.8, 0.9), interval((0.2, 0.8, 0.9)))):
+        results = {job: {"metrics": {metric: value}} for job, value in zip(work, values, strict=True)}
+        row = workflow._summarise(Path("o"), metric, models, work, results, 3, (1.0,), {}).rows[0]
+        assert (row["low"], row["high"]) == pytest.approx(expected)
+
+
 def test_X5_lower_is_better_ranks_the_other_way():
     models = [workflow._Model("a", "a", "trainable", {}), workflow._Model("b", "b", "trainable", {})]
     work = [workflow._Job(name, 0, 1.0, Path("o/runs") / name, {}) for name in "ab"]

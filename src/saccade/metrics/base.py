@@ -11,6 +11,9 @@ from saccade.types.sample import Target
 LOWER_IS_BETTER = ("ece", "swd", "nme", "nme_between", "rmse")
 """Numbers of which a smaller one is better; none is the main one of its metric."""
 
+NO_SHARE = ("swd", "neg_swd", "nme", "nme_between", "rmse")
+"""Numbers that may leave 0..1; all others are shares."""
+
 
 class Metric(Protocol):
     """Collects predictions and truths in original pixels over a whole data set, then gives named numbers.

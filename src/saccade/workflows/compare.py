@@ -46,7 +46,7 @@ from saccade.engine.bundle import load_bundle
 from saccade.engine.callbacks import to_stderr
 from saccade.engine.config import parse_sets, resolve
 from saccade.engine.files import plain, write_json, write_text
-from saccade.metrics.base import LOWER_IS_BETTER
+from saccade.metrics.base import LOWER_IS_BETTER, NO_SHARE
 from saccade.models.registry import find
 from saccade.report import compare_html
 from saccade.tasks.table import task_class
@@ -571,6 +571,8 @@ def _summarise(
         values = {job.seed: _value(result, metric) for job, result in good}
         known = [v for v in values.values() if math.isfinite(v)]
         low, high = interval(known)
+        if metric.partition("/")[0] not in NO_SHARE:  # Student's t knows no bounds
+            low, high = (min(max(end, 0.0), 1.0) if math.isfinite(end) else end for end in (low, high))
         if len(good) == 1 and seeds == 1:
             low, high = (math.nan if v is None else v for v in good[0][1].get("intervals", {}).get(metric) or (None, None))
         row: Values = {
