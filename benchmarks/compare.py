@@ -13,10 +13,14 @@ page, and plan.json, the epochs that the budget came to on that machine; put int
 from __future__ import annotations
 
 import argparse
+import base64
+import io
 import re
 import sys
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from benchmarks.accuracy import RESULTS, wbc_split
 
@@ -55,8 +59,17 @@ LEAKS = {"bccd": False, "wbc": False, "mnist": True}
 """MNIST has the same digits twice here and there."""
 
 
+def smaller(picture: re.Match[str]) -> str:
+    """A picture of a page at 320 pixels: a repository is no place for megabytes."""
+    image = Image.open(io.BytesIO(base64.b64decode(picture[1])))
+    image.thumbnail((320, 320))
+    out = io.BytesIO()
+    image.save(out, "WEBP", quality=60)
+    return f"data:image/webp;base64,{base64.b64encode(out.getvalue()).decode()}"
+
+
 def keep(made: Path, target: Path) -> None:
-    """Copy what is committed, with this command in it; the page without its links to the reports of the runs, which are not."""
+    """Copy what is committed, with this command in it; the page with smaller pictures, without its links to the runs' reports."""
     target.mkdir(parents=True, exist_ok=True)
     called = f"python -m benchmarks.compare {target.name}"
     texts = {
@@ -67,7 +80,8 @@ def keep(made: Path, target: Path) -> None:
     for name in (*texts, "table.csv", "plan.json"):
         if (made / name).is_file():
             text = (made / name).read_text(encoding="utf-8").replace(*texts.get(name, ("", "")))
-            (target / name).write_text(re.sub(r'<a href="runs/[^"]*">([^<]*)</a>', r"\1", text), encoding="utf-8")
+            text = re.sub(r'<a href="runs/[^"]*">([^<]*)</a>', r"\1", text)
+            (target / name).write_text(re.sub(r"data:image/\w+;base64,([^\"]+)", smaller, text), encoding="utf-8")
 
 
 def main() -> None:
