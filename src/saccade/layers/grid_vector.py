@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from saccade.layers.backbones import timm_features
+from saccade.layers.conv_bn import ConvBN
 
 CELL_CHANNELS = 32
 """Channels of a cell of the grid before the dense layer."""
@@ -17,15 +18,11 @@ CELL_CHANNELS = 32
 
 def plain_backbone(in_chans: int, width: int) -> nn.Sequential:
     """Four stages of two 3x3 convolutions with batch normalisation and ReLU, the first of stride 2; ``width`` channels, doubled a stage."""
-    stages = []
-    channels = in_chans
+    stages, before = [], in_chans
     for out in (width, 2 * width, 4 * width, 8 * width):
-        layers: list[nn.Module] = []
-        for stride in (2, 1):
-            layers += [nn.Conv2d(channels, out, 3, stride, padding=1, bias=False), nn.BatchNorm2d(out), nn.ReLU(inplace=True)]
-            channels = out
-        stages.append(nn.Sequential(*layers))
-    for layer in (layer for stage in stages for layer in stage if isinstance(layer, nn.Conv2d)):
+        stages.append(nn.Sequential(ConvBN(before, out, 3, stride=2), ConvBN(out, out, 3)))
+        before = out
+    for layer in (layer for stage in stages for layer in stage.modules() if isinstance(layer, nn.Conv2d)):
         nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
     return nn.Sequential(*stages)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, get_type_hints
 
@@ -20,6 +21,20 @@ from saccade.types.geometry import Geometry
 from saccade.types.sample import IGNORE, Sample, Target, rewrap
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def for_channels(
+    channels: int, mean: Iterable[float] = IMAGENET_MEAN, std: Iterable[float] = IMAGENET_STD
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation of colour images as they are, or for one grey channel the mean of each.
+
+    >>> for_channels(1, (0.2, 0.4, 0.6), (0.1, 0.1, 0.1))
+    ((0.4,), (0.1,))
+    """
+    given = tuple(mean), tuple(std)
+    return given if channels == 3 else tuple((math.fsum(values) / len(values),) for values in given)  # type: ignore[return-value]
+
+
 LARGEST = 16384  # side of a network's input in pixels
 
 

@@ -35,6 +35,7 @@ from torch import nn
 
 from saccade.models.bounds import check_within
 from saccade.models.classify.network import (
+    PHOTOS,
     Network,
     NetworkClassifier,
     check_width,
@@ -48,7 +49,6 @@ from saccade.models.classify.network import (
     size_after,
 )  # fmt: skip
 from saccade.types.errors import UsageError
-from saccade.types.recipe import Recipe
 
 FORMS = {"two_towers": (96, 256, 384, 384, 256), "one_tower": (64, 192, 384, 256, 256)}
 """Maps of conv1 to conv5."""
@@ -161,18 +161,4 @@ def alexnet(
 
 NETWORKS = {"alexnet": AlexNet}
 
-RECIPES = {
-    "alexnet": Recipe(
-        epochs=30,
-        batch_size=32,
-        optimizer="adamw",
-        lr=3e-4,
-        weight_decay=0.01,
-        warmup=1.0,
-        hflip=0.5,
-        crop=0.5,
-        brightness=0.2,
-        contrast=0.2,
-        saturation=0.2,
-    )
-}
+RECIPES = {"alexnet": PHOTOS}

@@ -32,6 +32,7 @@ from saccade.layers.conv_bn import ConvBN
 from saccade.models.bounds import check_within
 from saccade.models.classify.base import unpublished
 from saccade.models.classify.network import (
+    PHOTOS_NORMALISED,
     Network,
     NetworkClassifier,
     check_width,
@@ -42,7 +43,6 @@ from saccade.models.classify.network import (
     preprocess_for,
     scaled,
 )  # fmt: skip
-from saccade.types.recipe import Recipe
 
 TABLE: dict[str, tuple[int, int, int, int, int, str, int]] = {
     "3a": (64, 64, 64, 64, 96, "avg", 32), "3b": (64, 64, 96, 64, 96, "avg", 64), "3c": (0, 128, 160, 64, 96, "max", 0),
@@ -141,18 +141,4 @@ def bn_inception(
 
 NETWORKS = {"bn_inception": BNInception}
 
-RECIPES = {
-    "bn_inception": Recipe(
-        epochs=30,
-        batch_size=32,
-        optimizer="adamw",
-        lr=1e-3,
-        weight_decay=0.05,
-        warmup=1.0,
-        hflip=0.5,
-        crop=0.5,
-        brightness=0.2,
-        contrast=0.2,
-        saturation=0.2,
-    )
-}
+RECIPES = {"bn_inception": PHOTOS_NORMALISED}

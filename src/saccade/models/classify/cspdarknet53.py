@@ -31,7 +31,9 @@ from torch import Tensor, nn
 from saccade.layers.conv_bn import ConvBN
 from saccade.models.bounds import check_within
 from saccade.models.classify.base import unpublished
+from saccade.models.classify.darknet53 import STAGES
 from saccade.models.classify.network import (
+    PHOTOS_NORMALISED,
     Network,
     NetworkClassifier,
     check_width,
@@ -42,10 +44,6 @@ from saccade.models.classify.network import (
     preprocess_for,
     scaled,
 )  # fmt: skip
-from saccade.types.recipe import Recipe
-
-STAGES = {64: 1, 128: 2, 256: 8, 512: 8, 1024: 4}
-"""Maps of a stage -> residual blocks."""
 
 
 class Residual(nn.Module):
@@ -130,18 +128,4 @@ def cspdarknet53(
 
 NETWORKS = {"cspdarknet53": CSPDarknet53}
 
-RECIPES = {
-    "cspdarknet53": Recipe(
-        epochs=30,
-        batch_size=32,
-        optimizer="adamw",
-        lr=1e-3,
-        weight_decay=0.05,
-        warmup=1.0,
-        hflip=0.5,
-        crop=0.5,
-        brightness=0.2,
-        contrast=0.2,
-        saturation=0.2,
-    )
-}
+RECIPES = {"cspdarknet53": PHOTOS_NORMALISED}

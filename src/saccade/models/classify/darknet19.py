@@ -30,6 +30,7 @@ from saccade.layers.conv_bn import ConvBN
 from saccade.models.bounds import check_within
 from saccade.models.classify.base import unpublished
 from saccade.models.classify.network import (
+    PHOTOS_NORMALISED,
     Network,
     NetworkClassifier,
     check_width,
@@ -40,7 +41,6 @@ from saccade.models.classify.network import (
     preprocess_for,
     scaled,
 )  # fmt: skip
-from saccade.types.recipe import Recipe
 
 STAGES = ((32,), (64,), (128, 64, 128), (256, 128, 256), (512, 256, 512, 256, 512), (1024, 512, 1024, 512, 1024))
 """Table 6: maps of the convolutions between two poolings; every other one is 3x3, the rest 1x1."""
@@ -93,18 +93,4 @@ def darknet19(
 
 NETWORKS = {"darknet19": Darknet19}
 
-RECIPES = {
-    "darknet19": Recipe(
-        epochs=30,
-        batch_size=32,
-        optimizer="adamw",
-        lr=1e-3,
-        weight_decay=0.05,
-        warmup=1.0,
-        hflip=0.5,
-        crop=0.5,
-        brightness=0.2,
-        contrast=0.2,
-        saturation=0.2,
-    )
-}
+RECIPES = {"darknet19": PHOTOS_NORMALISED}

@@ -28,6 +28,7 @@ from saccade.layers.conv_bn import ConvBN
 from saccade.models.bounds import check_within
 from saccade.models.classify.base import unpublished
 from saccade.models.classify.network import (
+    PHOTOS_NORMALISED,
     Network,
     NetworkClassifier,
     check_width,
@@ -38,7 +39,6 @@ from saccade.models.classify.network import (
     preprocess_for,
     scaled,
 )  # fmt: skip
-from saccade.types.recipe import Recipe
 
 STAGES = {64: 1, 128: 2, 256: 8, 512: 8, 1024: 4}
 """Table 1: maps of a stage -> residual blocks."""
@@ -103,18 +103,4 @@ def darknet53(
 
 NETWORKS = {"darknet53": Darknet53}
 
-RECIPES = {
-    "darknet53": Recipe(
-        epochs=30,
-        batch_size=32,
-        optimizer="adamw",
-        lr=1e-3,
-        weight_decay=0.05,
-        warmup=1.0,
-        hflip=0.5,
-        crop=0.5,
-        brightness=0.2,
-        contrast=0.2,
-        saturation=0.2,
-    )
-}
+RECIPES = {"darknet53": PHOTOS_NORMALISED}

@@ -30,7 +30,7 @@ from saccade.layers.fpn import tapped, timm_backbone
 from saccade.models.base import Images
 from saccade.models.bounds import check_within
 from saccade.models.classify.base import Classifier
-from saccade.types.recipe import Recipe
+from saccade.models.classify.network import PHOTOS
 
 
 class FPNClassifier(Classifier):
@@ -114,18 +114,4 @@ def backbone_preprocess(name: str, size: tuple[int, int], in_chans: int) -> Prep
     return preprocess_for(size, in_chans, mean=config.mean, std=config.std) if config else preprocess_for(size, in_chans)
 
 
-RECIPES = {
-    "fpn_classifier": Recipe(
-        epochs=30,
-        batch_size=32,
-        optimizer="adamw",
-        lr=3e-4,
-        weight_decay=0.05,
-        warmup=1.0,
-        hflip=0.5,
-        crop=0.5,
-        brightness=0.2,
-        contrast=0.2,
-        saturation=0.2,
-    )
-}
+RECIPES = {"fpn_classifier": PHOTOS.replace(weight_decay=0.05)}

@@ -39,6 +39,7 @@ from saccade.layers.conv_bn import ConvBN
 from saccade.models.base import Images
 from saccade.models.bounds import check_within
 from saccade.models.classify.network import (
+    PHOTOS,
     Network,
     NetworkClassifier,
     check_width,
@@ -52,7 +53,6 @@ from saccade.models.classify.network import (
     size_after,
 )  # fmt: skip
 from saccade.types.errors import UsageError
-from saccade.types.recipe import Recipe
 from saccade.types.sample import Target
 
 Unit = Callable[..., nn.Module]
@@ -272,18 +272,4 @@ def googlenet(
 
 NETWORKS = {"googlenet": GoogLeNet}
 
-RECIPES = {
-    "googlenet": Recipe(
-        epochs=30,
-        batch_size=32,
-        optimizer="adamw",
-        lr=3e-4,
-        weight_decay=0.01,
-        warmup=1.0,
-        hflip=0.5,
-        crop=0.5,
-        brightness=0.2,
-        contrast=0.2,
-        saturation=0.2,
-    )
-}
+RECIPES = {"googlenet": PHOTOS}

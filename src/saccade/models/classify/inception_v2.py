@@ -36,6 +36,7 @@ from saccade.layers.conv_bn import ConvBN
 from saccade.models.bounds import check_within
 from saccade.models.classify.base import unpublished
 from saccade.models.classify.network import (
+    PHOTOS_NORMALISED,
     Network,
     NetworkClassifier,
     check_width,
@@ -46,7 +47,6 @@ from saccade.models.classify.network import (
     preprocess_for,
     scaled,
 )  # fmt: skip
-from saccade.types.recipe import Recipe
 
 MIDDLE = (128, 160, 160, 192)
 """Maps inside the factorised branches of the four modules on 17x17."""
@@ -203,19 +203,4 @@ def inception_v2(
 
 NETWORKS = {"inception_v2": InceptionV2}
 
-RECIPES = {
-    "inception_v2": Recipe(
-        epochs=30,
-        batch_size=32,
-        optimizer="adamw",
-        lr=1e-3,
-        weight_decay=0.05,
-        warmup=1.0,
-        hflip=0.5,
-        crop=0.5,
-        brightness=0.2,
-        contrast=0.2,
-        saturation=0.2,
-        label_smoothing=0.1,
-    )
-}
+RECIPES = {"inception_v2": PHOTOS_NORMALISED.replace(label_smoothing=0.1)}

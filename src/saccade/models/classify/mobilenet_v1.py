@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from saccade.layers.conv_bn import Activation, ConvBN
 from saccade.models.bounds import check_within
 from saccade.models.classify.network import (
+    PHOTOS_NORMALISED,
     Network,
     NetworkClassifier,
     check_width,
@@ -43,7 +44,6 @@ from saccade.models.classify.network import (
 )  # fmt: skip
 from saccade.models.weights import load_state
 from saccade.types.errors import UsageError
-from saccade.types.recipe import Recipe
 
 TABLE = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5, (1024, 2), (1024, 1))
 """Table 1: maps and stride of the separable layers."""
@@ -151,18 +151,4 @@ def mobilenet_v1(
 
 NETWORKS = {"mobilenet_v1": MobileNetV1}
 
-RECIPES = {
-    "mobilenet_v1": Recipe(
-        epochs=30,
-        batch_size=32,
-        optimizer="adamw",
-        lr=1e-3,
-        weight_decay=0.05,
-        warmup=1.0,
-        hflip=0.5,
-        crop=0.5,
-        brightness=0.2,
-        contrast=0.2,
-        saturation=0.2,
-    )
-}
+RECIPES = {"mobilenet_v1": PHOTOS_NORMALISED}

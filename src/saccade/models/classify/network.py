@@ -13,21 +13,39 @@ from __future__ import annotations
 
 import bisect
 import copy
-import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from saccade.data.transforms.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+from saccade.data.transforms.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess, for_channels
 from saccade.models.base import Images
 from saccade.models.classify.base import Classifier
 from saccade.models.weights import fetch_torchvision, load_state
 from saccade.types.errors import UsageError
+from saccade.types.recipe import Recipe
 
 if TYPE_CHECKING:
     from torchvision.models import WeightsEnum
+
+PHOTOS = Recipe(
+    epochs=30,
+    batch_size=32,
+    optimizer="adamw",
+    lr=3e-4,
+    weight_decay=0.01,
+    warmup=1.0,
+    hflip=0.5,
+    crop=0.5,
+    brightness=0.2,
+    contrast=0.2,
+    saturation=0.2,
+)
+"""From scratch on hundreds to thousands of photos, for networks without batch normalisation."""
+
+PHOTOS_NORMALISED = PHOTOS.replace(lr=1e-3, weight_decay=0.05)
+"""The same for networks with it."""
 
 
 class Network(nn.Module):
@@ -221,7 +239,7 @@ def preprocess_for(
 
     Grey images (``in_chans`` 1) are normalised by the mean of the three channels' values.
     """
-    mean, std = (tuple(v) if in_chans == 3 else (math.fsum(v) / 3,) for v in (tuple(mean), tuple(std)))
+    mean, std = for_channels(in_chans, mean, std)
     return Preprocess(mode="crop", size=size, channels=in_chans, mean=mean, std=std, crop=crop)
 
 

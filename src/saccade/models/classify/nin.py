@@ -34,6 +34,7 @@ from torch import Tensor, nn
 from saccade.models.bounds import check_within
 from saccade.models.classify.base import unpublished
 from saccade.models.classify.network import (
+    PHOTOS,
     Network,
     NetworkClassifier,
     check_width,
@@ -194,17 +195,5 @@ RECIPES = {
         hflip=0.5,
         translate=0.125,
     ),
-    "nin_imagenet": Recipe(
-        epochs=40,
-        batch_size=32,
-        optimizer="adamw",
-        lr=5e-4,
-        weight_decay=0.01,
-        warmup=1.0,
-        hflip=0.5,
-        crop=0.5,
-        brightness=0.2,
-        contrast=0.2,
-        saturation=0.2,
-    ),
+    "nin_imagenet": PHOTOS.replace(epochs=40, lr=5e-4),
 }

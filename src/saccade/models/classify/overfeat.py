@@ -43,6 +43,7 @@ from torch import Tensor, nn
 from saccade.models.bounds import check_within
 from saccade.models.classify.base import unpublished
 from saccade.models.classify.network import (
+    PHOTOS,
     Network,
     check_width,
     initialise,
@@ -54,7 +55,6 @@ from saccade.models.classify.network import (
 )  # fmt: skip
 from saccade.models.classify.views import ViewsClassifier, resize_short
 from saccade.types.errors import UsageError
-from saccade.types.recipe import Recipe
 
 STEPS = (2, 5, 8, 14, 17, 20)
 """Scales of table 5 beyond 221 pixels, in steps of 12 pixels."""
@@ -248,19 +248,4 @@ def overfeat_accurate(
 
 NETWORKS = {"overfeat_fast": OverFeat, "overfeat_accurate": OverFeatAccurate}
 
-RECIPES = {
-    name: Recipe(
-        epochs=30,
-        batch_size=32,
-        optimizer="adamw",
-        lr=3e-4,
-        weight_decay=0.01,
-        warmup=1.0,
-        hflip=0.5,
-        crop=0.5,
-        brightness=0.2,
-        contrast=0.2,
-        saturation=0.2,
-    )
-    for name in NETWORKS
-}
+RECIPES = dict.fromkeys(NETWORKS, PHOTOS)

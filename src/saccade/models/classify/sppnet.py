@@ -38,6 +38,7 @@ from saccade.models.base import Images
 from saccade.models.bounds import check_within
 from saccade.models.classify.base import unpublished
 from saccade.models.classify.network import (
+    PHOTOS,
     Network,
     check_width,
     dense_output,
@@ -49,7 +50,6 @@ from saccade.models.classify.network import (
 from saccade.models.classify.views import CROP, ViewsClassifier, resize_short
 from saccade.models.classify.zfnet import scaled_maps, zf_features, zf_levels
 from saccade.types.errors import UsageError
-from saccade.types.recipe import Recipe
 from saccade.types.sample import Target
 
 STRIDE = 16
@@ -195,18 +195,4 @@ def sppnet(
 
 NETWORKS = {"sppnet": SPPNet}
 
-RECIPES = {
-    "sppnet": Recipe(
-        epochs=30,
-        batch_size=32,
-        optimizer="adamw",
-        lr=3e-4,
-        weight_decay=0.01,
-        warmup=1.0,
-        hflip=0.5,
-        crop=0.5,
-        brightness=0.2,
-        contrast=0.2,
-        saturation=0.2,
-    )
-}
+RECIPES = {"sppnet": PHOTOS}

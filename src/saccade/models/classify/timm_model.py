@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from saccade.data.transforms.preprocess import Preprocess
+from saccade.data.transforms.preprocess import Preprocess, for_channels
 from saccade.layers.backbones import check_backbone
 from saccade.models.base import Images
 from saccade.models.bounds import check_within
@@ -85,7 +85,7 @@ def from_timm(
         raise UsageError(f"timm cannot build {architecture!r}: {str(error).splitlines()[0]}") from None
     config = resolve_model_data_config(network)
     sides = (size, size) if size else tuple(config["input_size"][1:])
-    mean, std = (tuple(config[key]) if in_chans == 3 else (sum(config[key]) / len(config[key]),) for key in ("mean", "std"))
+    mean, std = for_channels(in_chans, config["mean"], config["std"])
     preprocess = Preprocess(
         mode="crop",
         size=sides,

@@ -32,6 +32,7 @@ from torch import nn
 from saccade.models.bounds import check_within
 from saccade.models.classify.base import unpublished
 from saccade.models.classify.network import (
+    PHOTOS,
     Network,
     NetworkClassifier,
     check_width,
@@ -43,7 +44,6 @@ from saccade.models.classify.network import (
     scaled,
     size_after,
 )  # fmt: skip
-from saccade.types.recipe import Recipe
 
 MAPS = (96, 256, 384, 384, 256)
 """Maps of conv1 to conv5 (figure 3)."""
@@ -134,18 +134,4 @@ def zfnet(
 
 NETWORKS = {"zfnet": ZFNet}
 
-RECIPES = {
-    "zfnet": Recipe(
-        epochs=30,
-        batch_size=32,
-        optimizer="adamw",
-        lr=3e-4,
-        weight_decay=0.01,
-        warmup=1.0,
-        hflip=0.5,
-        crop=0.5,
-        brightness=0.2,
-        contrast=0.2,
-        saturation=0.2,
-    )
-}
+RECIPES = {"zfnet": PHOTOS}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -319,7 +318,6 @@ class Head(Layer):
     """What turns a raw output into boxes. ``classes``: K."""
 
     classes: int
-    per_class: ClassVar[bool] = True
 
     def boxes_and_scores(self, raw: Tensor, size: tuple[int, int], *, tree_threshold: float = 0.5) -> tuple[Tensor, Tensor, Tensor]:
         """(N, A, 4) XYXY boxes in pixels of an input of ``size`` (H, W), (N, A) objectness, (N, A, K) scores: objectness times class."""

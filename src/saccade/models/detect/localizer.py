@@ -32,7 +32,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from saccade.data.dataset import Dataset
-from saccade.data.transforms.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+from saccade.data.transforms.preprocess import Preprocess, for_channels
 from saccade.layers.grid_vector import GridVector, coordinate_head
 from saccade.models.base import Images
 from saccade.models.bounds import check_within
@@ -158,7 +158,7 @@ def localizer(
     if not 0 <= box_weight < float("inf"):
         raise UsageError(f"model.box_weight={box_weight}: it is a number from 0")
     features = GridVector(in_chans, size, hidden, name=backbone, width=width, pretrained=pretrained_backbone, dropout=dropout)
-    mean, std = (IMAGENET_MEAN, IMAGENET_STD) if in_chans == 3 else ((0.449,), (0.226,))
+    mean, std = for_channels(in_chans)
     preprocess = Preprocess(mode="stretch", size=(size, size), channels=in_chans, mean=mean, std=std)
     return Localizer(num_classes, features, hidden, preprocess, box_weight)
 

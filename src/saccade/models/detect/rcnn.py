@@ -38,7 +38,7 @@ from torchvision.ops import batched_nms
 
 from saccade.boxes.coders import BoxCoder
 from saccade.data.dataset import Dataset
-from saccade.data.transforms.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+from saccade.data.transforms.preprocess import Preprocess, for_channels
 from saccade.layers.backbones import check_backbone
 from saccade.models.base import Images, Stage, StageContext, StagedModel
 from saccade.models.bounds import check_within
@@ -140,7 +140,7 @@ class RegionNetwork(nn.Module):
         except (RuntimeError, ValueError, TypeError) as error:
             raise UsageError(f"model.backbone={backbone!r}: {error}") from None
         self.num_classes = num_classes
-        mean, std = (IMAGENET_MEAN, IMAGENET_STD) if in_chans == 3 else ((0.449,), (0.226,))
+        mean, std = for_channels(in_chans)
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1) * 255, persistent=False)
         was = self.backbone.training

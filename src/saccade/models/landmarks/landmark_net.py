@@ -26,7 +26,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from saccade.data.transforms.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+from saccade.data.transforms.preprocess import Preprocess, for_channels
 from saccade.layers.grid_vector import GridVector, coordinate_head
 from saccade.models.base import Images
 from saccade.models.bounds import check_within
@@ -76,7 +76,7 @@ def landmark_net(
     check_within(32, 4096, size=size)
     check_within(1, 4096, width=width, hidden=hidden)
     features = GridVector(in_chans, size, hidden, name=backbone, width=width, pretrained=pretrained_backbone, dropout=dropout)
-    mean, std = (IMAGENET_MEAN, IMAGENET_STD) if in_chans == 3 else ((0.449,), (0.226,))
+    mean, std = for_channels(in_chans)
     preprocess = Preprocess(mode="stretch", size=(size, size), channels=in_chans, mean=mean, std=std)
     return LandmarkNet(num_classes, features, hidden, preprocess, between)
 
