@@ -9,11 +9,11 @@ from saccade.types.errors import DataError
 
 
 def test_T1_a_relative_root_is_of_the_folder_that_the_process_is_in_now(tmp_path, monkeypatch):
-    for place in ("first", "second"):
-        (tmp_path / place / "digits" / "1").mkdir(parents=True)
-        (tmp_path / place / "digits" / "1" / "a.png").touch()
+    for place, kind in (("first", "0"), ("second", "1")):  # the second folder is new, the root's name is not
+        (tmp_path / place / "digits" / kind).mkdir(parents=True)
+        (tmp_path / place / "digits" / kind / "a.png").touch()
         monkeypatch.chdir(tmp_path / place)
-        assert inside(Path("digits"), "1/a.png", source="s") == Path("digits/1/a.png")
+        assert inside(Path("digits"), f"{kind}/a.png", source="s") == Path(f"digits/{kind}/a.png")
         with pytest.raises(DataError, match="lies outside digits"):
             inside(Path("digits"), "../other.png", source="s")
 
