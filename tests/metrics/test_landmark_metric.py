@@ -135,3 +135,13 @@ def test_C21_parts_of_several_processes_merge_and_empty_ones_are_nan():
 def test_C21_a_wrong_number_of_points_is_told():
     with pytest.raises(ValueError, match="3 names"):
         metric([(Landmarks(points=np.zeros((2, 2)), size=(9, 9)), truth([[0, 0]] * 3))])
+
+
+def test_C21_a_point_is_right_within_a_twentieth_and_a_tenth_of_the_diagonal():
+    """The diagonal of 30 x 40 pixels is 50: 2.4, 2.6 and 5.1 pixels are 0.048, 0.052 and 0.102 of it."""
+    places = [[10.0, 10.0], [20.0, 10.0], [15.0, 20.0]]
+    found = [[12.4, 10.0], [20.0, 12.6], [20.1, 20.0]]
+    numbers = metric([(prediction(found), truth(places))]).compute()
+    assert [numbers[f"pck05/{name}"] for name in NAMES] == [1, 0, 0]
+    assert [numbers[f"pck10/{name}"] for name in NAMES] == [1, 1, 0]
+    assert (numbers["pck05"], numbers["pck10"]) == pytest.approx((1 / 3, 2 / 3))
