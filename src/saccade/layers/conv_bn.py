@@ -7,16 +7,17 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-Activation = Literal["relu", "relu6", "leaky", "mish", "linear"]
+Activation = Literal["relu", "relu6", "leaky", "mish", "silu", "linear"]
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
     "relu6": nn.ReLU6,
     "leaky": lambda: nn.LeakyReLU(0.1),
     "mish": nn.Mish,
+    "silu": nn.SiLU,
     "linear": nn.Identity,
 }
-"""Name -> layer; "leaky" has Darknet's slope 0.1, "mish" is arXiv 1908.08681."""
+"""Name -> layer; "leaky" has Darknet's slope 0.1, "mish" is arXiv 1908.08681, "silu" x sigma(x), which Darknet calls swish."""
 
 
 class ConvBN(nn.Module):

@@ -94,6 +94,9 @@ class Model(nn.Module):
         """``raw``."""
         return self.raw(images)
 
+    def learn_from(self, data: Dataset) -> None:
+        """Take from the training data what must be known before the first step (priors); called before :meth:`configure`."""
+
     def configure(self, recipe: Recipe) -> None:
         """Take what the recipe says about the loss and about frozen parts. Called before training; override to read more fields."""
         if recipe.loss:

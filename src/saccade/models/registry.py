@@ -147,6 +147,8 @@ def form_of_weights(entry: Entry, weights: str | Path) -> dict[str, Any]:
     tell = getattr(importlib.import_module(entry.module), "form_of_weights", None)
     if tell is None:
         return {}
-    from saccade.models.weights import read_state
+    from saccade.models.weights import is_darknet, read_state
 
+    if is_darknet(weights):
+        return {}
     return tell(entry.name, read_state(weights).keys())

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from saccade.models.darknet.weights import is_darknet
 from saccade.types.errors import DataError
 
 if TYPE_CHECKING:
@@ -96,8 +97,60 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], source: str | Path
 
 
 def load_weights(model: nn.Module, path: str | Path, *, partial: bool = False) -> list[str]:
-    """Load a file of weights into a model: :func:`read_state`, then :func:`load_state`."""
+    """Load a file of weights into a model: :func:`read_state`, then :func:`load_state`; a file of Darknet's by the order of its layers."""
+    if is_darknet(path):
+        return load_darknet_file(model, path, partial=partial)
     return load_state(model, read_state(path), path, partial=partial)
+
+
+def load_darknet_file(model: nn.Module, path: str | Path, *, partial: bool = False) -> list[str]:
+    """Darknet's ``.weights`` into a registered model whose layers stand in the order of its authors' cfg.
+
+    Args:
+        model, path: see above.
+        partial: the file may end after any whole layer, or be made for another number of classes (which its length tells); the layers that
+            it does not hold, or holds for other classes, keep their values.
+
+    Returns:
+        Names of the tensors that kept their values.
+
+    Raises:
+        DataError: a file of another network, cut off, or with numbers that are not finite; nothing is loaded then.
+    """
+    from saccade.models.darknet.weights import read_header, read_other_classes, read_weights, units
+
+    own = units(model)
+    floats = (Path(path).stat().st_size - read_header(Path(path)).size) // 4
+    missing = floats - sum(unit.floats for unit in own)
+    if missing and partial and (other := _of_other_classes(model, missing)) is not None:
+        read_other_classes(model, other, path)
+        kept = [unit for unit, theirs in zip(own, units(other), strict=True) if unit.floats != theirs.floats]
+    else:
+        kept = own[read_weights(model, path, partial=partial) :]
+    fresh = {tensor.data_ptr() for unit in kept for tensor in unit.tensors}
+    return [name for name, tensor in model.state_dict().items() if tensor.data_ptr() in fresh]
+
+
+def _of_other_classes(model: nn.Module, missing: int) -> nn.Module | None:
+    """The same network for the number of classes with which it has ``missing`` floats more, without memory; None where there is none."""
+    from saccade.models.darknet.weights import units
+    from saccade.models.registry import create_model
+
+    name, classes, options = model.build_name, model.num_classes, dict(model.build_options)  # type: ignore[attr-defined]
+    options.pop("num_classes", None)
+
+    def build(count: int) -> nn.Module:
+        with torch.device("meta"):
+            return create_model(name, count, **options)
+
+    def size(network: nn.Module) -> int:
+        return sum(unit.floats for unit in units(network))
+
+    by_class = size(build(classes + 1)) - size(model)  # the output layers grow linearly
+    if not by_class or missing % by_class or classes + missing // by_class < 1:
+        return None
+    other = build(classes + missing // by_class)
+    return other if size(other) - size(model) == missing else None
 
 
 def fetch_torchvision(weights: WeightsEnum) -> State:

@@ -407,6 +407,7 @@ def prepare(model: Model, recipe: Recipe, data: Dataset) -> None:
     """Check what the recipe asks of the model and of augmentation, before anything is written."""
     if recipe.class_weights:
         model.count_classes(data)
+    model.learn_from(data)
     model.configure(recipe)
     build_augment(recipe, model.task, data.index.keypoint_swap)
     sampling_labels(data, recipe)

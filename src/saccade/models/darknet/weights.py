@@ -1,4 +1,5 @@
-"""Darknet's ``.weights``: a header, then float32 a layer in order, little endian. Read and written.
+"""Darknet's ``.weights``: a header, then float32 a layer in order, little endian. Read and written, for networks built from a ``.cfg`` and
+for the papers' own classes, whose modules stand in the order of their authors' cfg.
 
 The header: int32 major, minor, revision; then the number of images seen in training, as uint64 from version 0.2 on, int32 before. From
 major or minor 1000 on, dense layers are stored transposed.
@@ -13,8 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from saccade.layers.conv_bn import ConvBN
 from saccade.models.darknet.layers import Connected, Layer
 from saccade.models.darknet.network import DarknetNetwork
 from saccade.types.errors import DataError
@@ -59,11 +61,78 @@ def read_header(path: Path) -> Header:
     return Header(major, minor, revision, seen, 20 if wide else 16)
 
 
-def read_weights(network: DarknetNetwork, path: str | Path, *, partial: bool = False) -> int:
+@dataclass(frozen=True)
+class Unit:
+    """What one layer takes in the file.
+
+    Attributes:
+        name: where it stands, for messages.
+        tensors: parameters and buffers, in the order of the file.
+        dense: the weights that some versions store transposed.
+    """
+
+    name: str
+    tensors: list[Tensor]
+    dense: Tensor | None = None
+
+    @property
+    def floats(self) -> int:
+        """Numbers in the file."""
+        return sum(tensor.numel() for tensor in self.tensors)
+
+
+def units(network: nn.Module) -> list[Unit]:
+    """The layers of a network in the order of the file: a cfg's sections, or the modules of a class in the order of their declaration.
+
+    Of a class count :class:`~saccade.layers.conv_bn.ConvBN`, plain convolutions and dense layers (biases, then weights), and Darknet's own
+    layers.
+    """
+    if isinstance(network, DarknetNetwork):
+        layers = [layer for layer in network.layers if isinstance(layer, Layer)]
+        return [_of_layer(s.error("").where, layer) for s, layer in zip(network.sections, layers, strict=True)]
+    out: list[Unit] = []
+    inside: set[int] = set()  # children of a unit are not units of their own
+    for name, module in network.named_modules():
+        if id(module) in inside:
+            continue
+        if isinstance(module, Layer):
+            unit = _of_layer(name, module)
+        elif isinstance(module, ConvBN):
+            bn = module.bn
+            assert bn.running_mean is not None
+            assert bn.running_var is not None
+            unit = Unit(name, [bn.bias, bn.weight, bn.running_mean, bn.running_var, module.conv.weight])
+        elif isinstance(module, (nn.Conv2d, nn.Linear)):
+            biases = [] if module.bias is None else [module.bias]
+            unit = Unit(name, [*biases, module.weight], module.weight if isinstance(module, nn.Linear) else None)
+        else:
+            continue
+        inside |= {id(child) for child in module.modules()}
+        out.append(unit)
+    return out
+
+
+def _of_layer(name: str, layer: Layer) -> Unit:
+    return Unit(name, layer.file_tensors(), layer.dense.weight if isinstance(layer, Connected) else None)
+
+
+def is_darknet(path: str | Path) -> bool:
+    """Whether a file is Darknet's by its first bytes: versions as they were, no header of safetensors, zip or pickle."""
+    try:
+        with Path(path).open("rb") as file:
+            start = file.read(20)
+    except OSError:
+        return False
+    if len(start) < 16 or start[8:9] == b"{" or start[:2] in (b"PK", b"\x80\x02"):
+        return False
+    return all(0 <= version < 100_000 for version in struct.unpack_from("<3i", start))
+
+
+def read_weights(network: nn.Module, path: str | Path, *, partial: bool = False) -> int:
     """Load a file into a network, all or nothing.
 
     Args:
-        network: built from the file's description.
+        network: built from the file's description, or a class in its order.
         path: the file.
         partial: it may end after any whole layer (``darknet53.conv.74``); later layers keep their weights.
 
@@ -73,62 +142,74 @@ def read_weights(network: DarknetNetwork, path: str | Path, *, partial: bool = F
     Raises:
         DataError: the floats are more or fewer than the layers need, or some are not finite; names the section and its line.
     """
-    path = Path(path)
+    plan = units(network)
+    return _read(plan, plan, Path(path), _name(network), partial)
+
+
+def read_other_classes(network: nn.Module, like: nn.Module, path: str | Path) -> None:
+    """Load a file made for ``like``, the network with another number of classes: layers of another shape keep their weights."""
+    _read(units(network), units(like), Path(path), _name(network), partial=False)
+
+
+def _name(network: nn.Module) -> str:
+    if isinstance(network, DarknetNetwork):
+        return network.description.path.name
+    return getattr(network, "build_name", "") or type(network).__name__
+
+
+def _read(targets: list[Unit], stored: list[Unit], path: Path, name: str, partial: bool) -> int:
+    """Floats of ``stored`` layers into the ``targets`` of the same shape."""
     header = read_header(path)
     size = path.stat().st_size
-    layers = [layer for layer in network.layers if isinstance(layer, Layer)]
-    wanted = sum(layer.floats for layer in layers)
+    wanted = sum(unit.floats for unit in stored)
     if header.transposed and size - 16 == 4 * wanted:  # the original wrote a short count of images with these versions
         header = Header(header.major, header.minor, header.revision, header.seen & 0xFFFFFFFF, 16)
     floats, rest = divmod(size - header.size, 4)
     if rest:
         raise DataError(path, f"ends within a number: {size} bytes are no header of {header.size} and whole floats", hint="fetch it again")
     if floats > wanted:
-        raise DataError(path, f"has {floats:,} floats, {network.description.path.name} needs {wanted:,}", hint="it is of another network")
+        raise DataError(path, f"has {floats:,} floats, {name} needs {wanted:,}", hint="it is of another network")
     values = np.memmap(path, dtype="<f4", mode="r", offset=header.size, shape=(floats,)) if floats else np.zeros(0, np.float32)
-    at, loaded = 0, len(layers)
-    plan: list[tuple[Tensor, int]] = []
-    for k, (section, layer) in enumerate(zip(network.sections, layers, strict=True)):
-        if at == floats and layer.floats and partial:
+    at, loaded = 0, len(stored)
+    plan: list[tuple[Tensor, int, bool]] = []
+    for k, (unit, target) in enumerate(zip(stored, targets, strict=True)):
+        if at == floats and unit.floats and partial:
             loaded = k
             break
-        if at + layer.floats > floats:
-            missing = section.error("").where
+        if at + unit.floats > floats:
             raise DataError(
                 path,
-                f"has {floats:,} floats, {network.description.path.name} needs {wanted:,}: it ends {'within' if floats > at else 'before'} "
-                f"{missing}, which takes {layer.floats:,} from {at:,} on",
+                f"has {floats:,} floats, {name} needs {wanted:,}: it ends {'within' if floats > at else 'before'} "
+                f"{unit.name}, which takes {unit.floats:,} from {at:,} on",
                 hint="it is of another network, or was cut off",
             )
-        for tensor in layer.file_tensors():
-            plan.append((tensor, at))
+        if unit.floats and not np.isfinite(values[at : at + unit.floats]).all():
+            raise DataError(path, "holds numbers that are not finite", where=unit.name, hint="training diverged; take an earlier file")
+        same = [tensor.shape for tensor in unit.tensors] == [tensor.shape for tensor in target.tensors]
+        for tensor, own in zip(unit.tensors, target.tensors, strict=True):
+            if same:
+                plan.append((own, at, header.transposed and tensor is unit.dense))
             at += tensor.numel()
-        if layer.floats and not np.isfinite(values[at - layer.floats : at]).all():
-            raise DataError(
-                path, "holds numbers that are not finite", where=section.error("").where, hint="training diverged; take an earlier file"
-            )
     if at < floats:
-        raise DataError(path, f"has {floats:,} floats, {network.description.path.name} needs {wanted:,}", hint="it is of another network")
-    dense = {id(layer.dense.weight) for layer in layers if isinstance(layer, Connected)} if header.transposed else set()
+        raise DataError(path, f"has {floats:,} floats, {name} needs {wanted:,}", hint="it is of another network")
     with torch.no_grad():
-        for tensor, start in plan:
+        for tensor, start, transposed in plan:
             part = torch.from_numpy(np.array(values[start : start + tensor.numel()], dtype=np.float32))
-            tensor.copy_(part.view(tensor.shape[::-1]).T if id(tensor) in dense else part.view(tensor.shape))
+            tensor.copy_(part.view(tensor.shape[::-1]).T if transposed else part.view(tensor.shape))
     return loaded
 
 
-def write_weights(network: DarknetNetwork, path: str | Path, *, seen: int = 0) -> None:
+def write_weights(network: nn.Module, path: str | Path, *, seen: int = 0) -> None:
     """Write a file that Darknet reads (version 0.2.0), atomically.
 
     Args:
-        network: its weights. path: the file. seen: images seen in training.
+        network: built from a description, or a class in its order. path: the file. seen: images seen in training.
     """
     path = Path(path)
     part = path.with_name(path.name + ".part")
     with part.open("wb") as file:
         file.write(struct.pack("<3iQ", 0, 2, 0, seen))
-        for layer in network.layers:
-            assert isinstance(layer, Layer)
-            for tensor in layer.file_tensors():
+        for unit in units(network):
+            for tensor in unit.tensors:
                 file.write(tensor.detach().cpu().contiguous().numpy().astype("<f4").tobytes())
     os.replace(part, path)

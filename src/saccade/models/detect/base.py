@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from saccade.models.base import Images, Model
@@ -68,3 +69,12 @@ class Detector(Model):
     def prior_boxes(self, size: tuple[int, int]) -> Priors | None:
         """Priors for an input of ``size`` (H, W); None where the detector has none."""
         return None
+
+
+def truths(target: Target, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Boxes (N, 4) and labels (N,) to learn, and boxes (M, 4) of crowds, on the device of ``like``; boxes without area are left out."""
+    boxes = target["boxes"].as_subclass(Tensor).to(like)
+    labels = target["labels"].to(like.device)
+    crowd = target["iscrowd"].to(like.device) if "iscrowd" in target else torch.zeros_like(labels, dtype=torch.bool)
+    whole = (boxes[:, 2:] > boxes[:, :2]).all(1)
+    return boxes[whole & ~crowd], labels[whole & ~crowd], boxes[whole & crowd]

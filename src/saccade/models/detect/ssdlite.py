@@ -58,7 +58,7 @@ from saccade.data.transforms.preprocess import IMAGENET_MEAN, IMAGENET_STD, Prep
 from saccade.layers.backbones import check_backbone
 from saccade.models.base import Images
 from saccade.models.bounds import check_within
-from saccade.models.detect.base import Assignment, Detector, Priors
+from saccade.models.detect.base import Assignment, Detector, Priors, truths
 from saccade.models.weights import fetch_torchvision, load_state
 from saccade.types.errors import UsageError
 from saccade.types.geometry import Geometry
@@ -333,15 +333,6 @@ class SSDLite(Detector):
         """Rename torchvision's entries to ours."""
         ours = {"head.classification_head.module_list.": "classification.", "head.regression_head.module_list.": "regression."}
         return {next((name.replace(t, o) for t, o in ours.items() if name.startswith(t)), name): v for name, v in state.items()}
-
-
-def truths(target: Target, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Boxes (N, 4) and labels (N,) to learn, and boxes (M, 4) of crowds, on the device of ``like``; boxes without area are left out."""
-    boxes = target["boxes"].as_subclass(Tensor).to(like)
-    labels = target["labels"].to(like.device)
-    crowd = target["iscrowd"].to(like.device) if "iscrowd" in target else torch.zeros_like(labels, dtype=torch.bool)
-    whole = (boxes[:, 2:] > boxes[:, :2]).all(1)
-    return boxes[whole & ~crowd], labels[whole & ~crowd], boxes[whole & crowd]
 
 
 def covered(priors: Tensor, crowd: Tensor) -> Tensor:
