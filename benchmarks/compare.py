@@ -1,4 +1,4 @@
-"""The bake-off on real images: ``python -m benchmarks.compare bccd|wbc|mnist|all [--out FOLDER]``.
+"""The bake-off on real images: ``python -m benchmarks.compare NAME...|all [--out FOLDER]``.
 
 Every system of a task that stands now, three seeds, a small wall-clock budget of training a run, through ``saccade compare``. Interrupted,
 the same command goes on in the same ``--out``. What it leaves is copied to results/compare/NAME/: the table (Markdown, CSV, JSON), the
@@ -7,7 +7,11 @@ page, and plan.json, the epochs that the budget came to on that machine; put int
 * bccd: five detectors at 192 pixels, 60 seconds; train 205, val 87, measured on the 72 images of test. The fitted and staged systems have
   their own length; faster_rcnn has a ResNet-18, rcnn fewer proposals than by default.
 * wbc: U-Net in three forms, 30 seconds; benchmarks.accuracy's split of 240 and 60 images.
-* mnist: 20 000 digits, measured on the official 10 000; 15 seconds.
+* Classifiers, ten networks from scratch (the wide ones narrowed, all at small sizes) and five classical pipelines, two runs at once, 40
+  seconds each: mnist (20 000 digits, measured on the official 10 000), cifar10_jpg (5 000 images of 32 pixels, measured on 1 000),
+  orl_faces (40
+  people, 400 pictures), dtd10 (10 textures, 200 pictures), hymenoptera (ants or bees, 96 pictures). Sets that state no splits are split
+  at random, the same for all.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ from __future__ import annotations
 import argparse
 import base64
 import io
+import os
 import re
 import sys
 from pathlib import Path
@@ -23,6 +28,9 @@ from typing import Any
 from PIL import Image
 
 from benchmarks.accuracy import RESULTS, wbc_split
+from benchmarks.common import ROOT
+
+DATA = Path(os.environ.get("SACCADE_DATA", ROOT.parent / "shared" / "datasets"))
 
 COMPARISONS: dict[str, dict[str, Any]] = {
     "bccd": {
@@ -42,21 +50,52 @@ COMPARISONS: dict[str, dict[str, Any]] = {
         "options": {"unet16": {"model.width": 16}, "dice_focal": {"recipe.loss": "dice+focal"}},
         "budget": "30s",
     },
-    "mnist": {
-        "data": "set:mnist",
-        "models": ["lenet5", "lenet5_paper=lenet5", "alexnet_small=alexnet", "course_cnn", "timm/mobilenetv3_small_050"],
-        "options": {
-            "lenet5_paper": {
-                "model.c3": "sparse", "model.subsampling": "trainable", "model.activation": "scaled_tanh", "model.head": "rbf",
-            },
-            "alexnet_small": {"model.size": 67, "model.width": 0.25, "model.in_chans": 1},
-            "timm/mobilenetv3_small_050": {"model.size": 32, "model.in_chans": 1},
-        },
-        "budget": "15s",
-    },
 }  # fmt: skip
-LEAKS = {"bccd": False, "wbc": False, "mnist": True}
-"""MNIST has the same digits twice here and there."""
+
+
+def networks(size: int, grey: bool = False) -> dict[str, dict[str, Any]]:
+    """Ten networks at an input of ``size`` pixels (LeNet-5 at its 32, AlexNet not below 67), the wide ones at a fraction of their width."""
+    options: dict[str, dict[str, Any]] = {
+        "lenet5": {"model.in_chans": 3},
+        "course_cnn": {"model.size": size, "model.in_chans": 3},
+        "alexnet": {"model.size": 67, "model.width": 0.5},
+        "vgg11_bn": {"model.size": size, "model.dense": 256},
+        "nin": {"model.size": size, "model.width": 0.5},
+        "bn_inception": {"model.size": size, "model.width": 0.5},
+        "resnet18": {"model.size": size},
+        "darknet19": {"model.size": size, "model.width": 0.5},
+        "mobilenet_v1": {"model.rho": size / 224},
+        "efficientnet_b0": {"model.size": size},
+    }
+    return {name: given | ({"model.in_chans": 1} if grey else {}) for name, given in options.items()}
+
+
+CLASSICAL = {
+    "knn_pixels=knn": {"model.features": "pixels"},
+    "svm_hog=svm": {"model.features": "hog"},
+    "svm_bow=svm": {"model.features": "sift_bow"},
+    "forest_lbp=random_forest": {"model.features": "lbp"},
+    "boosting_hog=boosting": {"model.features": "hog"},
+}
+
+CLASSIFIERS: dict[str, dict[str, Any]] = {
+    "mnist": {"data": "set:mnist", "size": 32, "grey": True, "budget": "40s", "recipe": {"recipe.hflip": 0.0, "recipe.crop": 1.0}},
+    "cifar10_jpg": {"data": str(DATA / "cifar10_jpg"), "size": 32, "budget": "40s", "recipe": {"recipe.crop": 0.8}},
+    "orl_faces": {"data": str(DATA / "orl_faces"), "size": 64, "grey": True, "budget": "40s", "recipe": {"recipe.crop": 0.8}},
+    "dtd10": {"data": str(DATA / "dtd10"), "size": 64, "budget": "40s", "recipe": {}},
+    "hymenoptera": {"data": str(DATA / "hymenoptera"), "size": 64, "budget": "40s", "recipe": {}},
+}
+for name, of in CLASSIFIERS.items():
+    shown = networks(of["size"], of.get("grey", False))
+    COMPARISONS[name] = {
+        "data": of["data"],
+        "models": [*shown, *CLASSICAL],
+        "options": shown | {label.partition("=")[0]: given for label, given in CLASSICAL.items()} | {"*": of["recipe"]},
+        "budget": of["budget"],
+        "jobs": 2,
+    }
+LEAKS = {"bccd": False, "wbc": False}
+"""Sets of photographs have the same picture twice here and there (MNIST, ORL); the found pairs are told."""
 
 
 def smaller(picture: re.Match[str]) -> str:
@@ -80,6 +119,7 @@ def keep(made: Path, target: Path) -> None:
     for name in (*texts, "table.csv", "plan.json"):
         if (made / name).is_file():
             text = (made / name).read_text(encoding="utf-8").replace(*texts.get(name, ("", "")))
+            text = text.replace(f"{DATA}/", "SACCADE_DATA/")
             text = re.sub(r'<a href="runs/[^"]*">([^<]*)</a>', r"\1", text)
             (target / name).write_text(re.sub(r"data:image/\w+;base64,([^\"]+)", smaller, text), encoding="utf-8")
 
@@ -98,7 +138,8 @@ def main() -> None:
         out.mkdir(parents=True, exist_ok=True)
         made = saccade.compare(
             settings["models"], settings["data"], options=settings["options"], seeds=arguments.seeds, out=out,
-            budget=arguments.budget or settings["budget"], split_file=wbc_split(out) if name == "wbc" else None, allow_leaks=LEAKS[name],
+            budget=arguments.budget or settings["budget"], split_file=wbc_split(out) if name == "wbc" else None,
+            allow_leaks=LEAKS.get(name, True), jobs=settings.get("jobs", 1),
         )  # fmt: skip
         keep(out, RESULTS / "compare" / name)
         print((out / "table.md").read_text(encoding="utf-8"), file=sys.stdout)

@@ -101,6 +101,8 @@ class Affine:
 
     def mirror(self, horizontal: bool, vertical: bool) -> Affine:
         """Then flip left-right, up-down, or both."""
+        if not (horizontal or vertical):
+            return self
         height, width = self.size
         x, y = (-1.0 if horizontal else 1.0), (-1.0 if vertical else 1.0)
         return self.then(np.array([[x, 0, width if horizontal else 0], [0, y, height if vertical else 0]]))
@@ -122,8 +124,10 @@ class Affine:
     @property
     def inverse(self) -> np.ndarray:
         """(2, 3) of the way back."""
-        linear = np.linalg.inv(self.matrix[:, :2])
-        return np.concatenate([linear, -linear @ self.matrix[:, 2:]], axis=1)
+        (a, b, c), (d, e, f) = self.matrix.tolist()  # plain numbers: NumPy's overhead is most of a small image's time
+        if not (area := a * e - b * d):
+            raise np.linalg.LinAlgError("Singular matrix")
+        return np.array([[e, -b, b * f - c * e], [-d, a, c * d - a * f]]) / area
 
     @property
     def mirrors(self) -> bool:
@@ -133,13 +137,14 @@ class Affine:
     @property
     def axis_aligned(self) -> bool:
         """Whether boxes stay boxes."""
-        a = self.matrix[:, :2]
-        return bool((a[0, 1] == a[1, 0] == 0) or (a[0, 0] == a[1, 1] == 0))
+        (a, b, _), (d, e, _) = self.matrix.tolist()
+        return b == d == 0 or a == e == 0
 
     @property
     def lattice(self) -> bool:
         """Whether pixels go to pixels: mirrors, quarter turns and whole shifts only."""
-        return self.axis_aligned and bool(np.all(np.abs(self.matrix[:, :2]).sum(axis=1) == 1) and np.all(self.matrix % 1 == 0))
+        (a, b, c), (d, e, f) = self.matrix.tolist()
+        return self.axis_aligned and abs(a) + abs(b) == abs(d) + abs(e) == 1 and all(v % 1 == 0 for v in (a, b, c, d, e, f))
 
     def points(self, xy: Tensor) -> Tensor:
         """(..., 2) points moved; float32."""
@@ -203,7 +208,7 @@ def _to_rows(image: Tensor) -> np.ndarray:
 def _to_planes(rows: np.ndarray, like: Tensor) -> Tensor:
     """(H, W[, C]) array to a (C, H, W) tensor of the type of ``like``."""
     rows = rows.reshape(*rows.shape[:2], -1)
-    return rewrap(like, torch.from_numpy(np.ascontiguousarray(np.moveaxis(rows, -1, 0))))
+    return rewrap(like, torch.from_numpy(np.ascontiguousarray(rows.transpose(2, 0, 1))))
 
 
 def _warp_image(image: Tensor, affine: Affine) -> Tensor:
@@ -364,7 +369,7 @@ class Augment:
             share_x, share_y = min(math.sqrt(area * aspect), 1.0), min(math.sqrt(area / aspect), 1.0)
             left, top = u[11] * (1 - share_x) * width, u[12] * (1 - share_y) * height
             affine = affine.then(np.array([[1 / share_x, 0, -left / share_x], [0, 1 / share_y, -top / share_y]]))
-        unmoved = affine.size == size and np.array_equal(affine.matrix, np.eye(2, 3))
+        unmoved = affine.size == size and affine.matrix.tolist() == [[1, 0, 0], [0, 1, 0]]
         return None if unmoved else affine
 
     def color(self, image: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import dataclasses
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal, get_type_hints
 
 import torch
@@ -145,8 +146,7 @@ class Preprocess:
         tensor = image if self.resize_float else image.to(torch.float32).div_(255)
         if geometry.canvas != geometry.resized:
             tensor = _place(tensor, geometry, self.fill)
-        mean, std = torch.tensor(self.mean).view(-1, 1, 1), torch.tensor(self.std).view(-1, 1, 1)
-        return tensor.sub_(mean).div_(std)
+        return tensor.sub_(_column(self.mean)).div_(_column(self.std))
 
     def target(self, target: Target, geometry: Geometry) -> Target:
         """Boxes, points and masks moved to network pixels; labels unchanged."""
@@ -172,6 +172,12 @@ class Preprocess:
 
 
 HINTS = get_type_hints(Preprocess)
+
+
+@cache
+def _column(values: tuple[float, ...]) -> Tensor:
+    """(C, 1, 1) of a value a channel; made once."""
+    return torch.tensor(values).view(-1, 1, 1)
 
 
 def _scaled(original: tuple[int, int], factor: float, limit: tuple[int, int]) -> tuple[int, int]:
