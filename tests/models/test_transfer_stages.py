@@ -1,5 +1,7 @@
 """C18: stages of networks, what learns, at what rate, what stands still."""
 
+import math
+
 import pytest
 import torch
 
@@ -8,6 +10,7 @@ from saccade.engine.feature_cache import cannot_cache, seen_by
 from saccade.models.transfer import hold_still, learning, output_layer, rate_factors, stages
 from saccade.tasks.base import make_optimizer, parameter_groups
 from saccade.testing import batch, build
+from saccade.types.errors import UsageError
 from saccade.types.recipe import Recipe
 
 OUTPUTS = {
@@ -142,9 +145,13 @@ def test_C18_systems_with_a_backbone_freeze_it(name):
     assert not any(module.training for module in model.backbone.modules())
 
 
-@pytest.mark.parametrize("name", ["lenet5", "alexnet", "nin", "darknet19", "resnet18", "resnet18v2", "vgg11"])
-def test_C18_what_the_output_layer_sees_gives_the_logits(name):
-    model = build(name).eval()
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [(n, {}) for n in ("lenet5", "alexnet", "nin", "darknet19", "resnet18", "resnet18v2", "vgg11")]
+    + [(n, {"head": "mlp", "hidden": 8}) for n in ("resnet18", "resnet18v2", "densenet121", "efficientnet_b0")],
+)
+def test_C18_what_the_output_layer_sees_gives_the_logits(name, options):
+    model = build(name, **options).eval()
     assert cannot_cache(model) == ""
     layer, tail = output_layer(model)
     images = batch(model, 3).images
@@ -180,3 +187,22 @@ def test_C18_features_are_kept_only_where_they_give_the_same(name, options, why)
 def test_C18_what_cannot_be_frozen_is_said(name, fields, message):
     with pytest.raises(saccade.UsageError, match=message):
         build(name).configure(Recipe(**fields))
+
+
+@pytest.mark.parametrize(("name", "maps"), [("resnet18", 512), ("resnet18v2", 512), ("efficientnet_b0", 1280)])
+def test_C18_head_of_two_layers(name, maps):
+    model = build(name, head="mlp", hidden=8)
+    plain = build(name)
+    own = {n: tuple(p.shape) for n, p in model.named_parameters()}
+    theirs = {n: tuple(p.shape) for n, p in plain.named_parameters()}
+    classes = model.num_classes
+    new = {n: shape for n, shape in own.items() if n not in theirs}
+    assert sorted(math.prod(shape) for shape in new.values()) == sorted([8 * maps, 8, 8 * classes, classes])
+    assert set(stages(model)[-1]) == set(new)
+    model.configure(Recipe(transfer="features"))
+    assert {n for n, p in model.named_parameters() if p.requires_grad} == set(new)
+
+
+def test_C18_head_of_two_layers_needs_a_dense_output():
+    with pytest.raises(UsageError, match="hidden"):
+        build("resnet18", head="mlp", hidden=0)

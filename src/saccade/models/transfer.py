@@ -12,6 +12,7 @@ layer (or layers) that gives the logits, or everything after the backbone.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -175,18 +176,23 @@ def frozen_anew(model: nn.Module, anew: Iterable[str]) -> list[str]:
 
 
 def output_layer(model: Model) -> tuple[nn.Module, nn.Module] | None:
-    """The one layer that gives the logits, and the module from its input to the logits (with what follows it in its Sequential).
+    """The layer, or Sequential of layers, that gives the logits; and the module from its input to the logits (with what follows it).
 
-    None where several layers do.
+    None where several layers apart from each other do.
     """
-    owners = {name.rpartition(".")[0] for name in stages(model)[-1]}
-    if len(owners) != 1:
-        return None
-    path, _, leaf = owners.pop().rpartition(".")
+    names = stages(model)[-1]
+    owners = {name.rpartition(".")[0] for name in names}
+    parts = zip(*(name.split(".") for name in owners), strict=False)
+    path = ".".join(level[0] for level in itertools.takewhile(lambda level: len(set(level)) == 1, parts))
+    if len(owners) > 1:
+        block = model.get_submodule(path)
+        if not isinstance(block, nn.Sequential) or {f"{path}.{name}" for name, _ in block.named_parameters()} != set(names):
+            return None
+    path, _, leaf = path.rpartition(".")
     parent = model.get_submodule(path)
     layer = parent.get_submodule(leaf)
     following: list[nn.Module] = []
     if isinstance(parent, nn.Sequential):
-        names = [name for name, _ in parent.named_children()]
-        following = list(parent)[names.index(leaf) + 1 :]
+        children = [name for name, _ in parent.named_children()]
+        following = list(parent)[children.index(leaf) + 1 :]
     return layer, nn.Sequential(layer, *following)

@@ -42,6 +42,8 @@ def timm_classifier(
     size: int | None = None,
     drop_rate: float = 0.0,
     drop_path_rate: float = 0.0,
+    head: Literal["linear", "mlp"] = "linear",
+    hidden: int = 512,
 ) -> TimmClassifier:
     """A classifier of timm by its name.
 
@@ -52,11 +54,36 @@ def timm_classifier(
         pretrained: download timm's weights.
         size: side of the input instead of the weights' own, where the network takes it.
         drop_rate, drop_path_rate: dropout before the output; stochastic depth.
+        head: what gives the logits from the pooled features: one layer, or two with ``hidden`` units and ReLU between, which a frozen
+            network may need where classes cannot be told apart linearly.
+        hidden: of the "mlp".
     """
+    check_within(1, 65536, hidden=hidden)
     options = {"drop_rate": drop_rate} if drop_rate else {}
     if drop_path_rate:
         options["drop_path_rate"] = drop_path_rate
-    return from_timm(architecture, num_classes, in_chans=in_chans, pretrained=pretrained, size=size, **options)
+    model = from_timm(architecture, num_classes, in_chans=in_chans, pretrained=pretrained, size=size, **options)
+    if head == "mlp":
+        put_mlp(model.network, hidden)
+    return model
+
+
+def put_mlp(network: Any, hidden: int) -> None:
+    """Two layers in place of a network's output layer: in -> ``hidden``, ReLU, -> classes.
+
+    Raises:
+        UsageError: the output is no single dense layer or 1x1 convolution.
+    """
+    old = network.get_classifier()
+    name = next((name for name, module in network.named_modules() if module is old), "")
+    new: nn.Sequential
+    if isinstance(old, nn.Linear):
+        new = nn.Sequential(nn.Linear(old.in_features, hidden), nn.ReLU(), nn.Linear(hidden, old.out_features))
+    elif isinstance(old, nn.Conv2d) and old.kernel_size == (1, 1):
+        new = nn.Sequential(nn.Conv2d(old.in_channels, hidden, 1), nn.ReLU(), nn.Conv2d(hidden, old.out_channels, 1))
+    else:
+        raise UsageError(f"model.head=mlp: the output of {type(network).__name__} is {type(old).__name__}, no dense layer")
+    network.set_submodule(name, new)
 
 
 def from_timm(
