@@ -94,11 +94,13 @@ def set_temperature(folder: str | Path, temperature: float) -> None:
 
 
 def load_bundle(folder: str | Path, device: str | torch.device = "cpu") -> Model:
-    """The model of a bundle, in eval mode.
+    """The model of a bundle, in eval mode; or of Darknet's own files, where a ``.cfg`` is given with its ``.weights`` beside it.
 
     Raises:
         DataError: missing or damaged files, or tensors that do not fit.
     """
+    if Path(folder).suffix == ".cfg":
+        return load_darknet_files(Path(folder)).to(device)
     folder = bundle_folder(folder)
     description = describe_bundle(folder)
     try:
@@ -125,6 +127,29 @@ def load_bundle(folder: str | Path, device: str | torch.device = "cpu") -> Model
     if isinstance(model, Classifier):
         model.temperature = description.get("temperature", 1.0)
     return model.to(device).eval()
+
+
+def load_darknet_files(cfg: Path) -> Model:
+    """The model of ``NAME.cfg`` with the ``NAME.weights`` beside it, and with ``NAME.names``, or the sole ``*.names`` there that fits.
+
+    Raises:
+        DataError: no weights there, or files that cannot be.
+    """
+    from saccade.models.darknet.model import load_darknet
+    from saccade.models.darknet.tree import read_names
+
+    weights = cfg.with_suffix(".weights")
+    if cfg.is_file() and not weights.is_file():
+        raise DataError(weights, "no such file", hint=f"put the weights of {cfg.name} beside it under this name")
+    model = load_darknet(cfg, weights if cfg.is_file() else None)
+    own = cfg.with_suffix(".names")
+    given = [own] if own.is_file() else sorted(cfg.parent.glob("*.names"))
+    fitting = [names for path in given if len(names := read_names(path)) == model.num_classes or path == own]
+    if len(fitting) == 1 and not model.classes_known:
+        if len(fitting[0]) != model.num_classes:
+            raise DataError(own, f"has {len(fitting[0])} names for the {model.num_classes} classes of {cfg.name}")
+        model.classes = fitting[0]
+    return model
 
 
 def resize_fitted(model: Model, state: dict[str, torch.Tensor]) -> None:

@@ -1,0 +1,148 @@
+"""A model of ours for Darknet's program: its ``.weights``, and a ``.cfg`` of the same network with our classes, priors and input size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from saccade.models.base import Model
+from saccade.models.darknet.cfg import Section, read_cfg
+from saccade.models.darknet.network import DarknetNetwork
+from saccade.models.darknet.weights import units, write_weights
+from saccade.types.errors import DataError, UsageError
+
+CFG_OF = {
+    "darknet19": "darknet19.cfg",
+    "darknet53": "darknet53.cfg",
+    "yolov1_darknet": "yolov1.cfg",
+    "yolov1_tiny": "yolov1-tiny.cfg",
+    "yolov2_darknet": "yolov2-voc.cfg",
+    "yolov2_tiny": "yolov2-tiny-voc.cfg",
+    "yolo9000": "yolo9000.cfg",
+    "yolov3": "yolov3.cfg",
+    "yolov3_tiny": "yolov3-tiny.cfg",
+    "yolov3_spp": "yolov3-spp.cfg",
+    "yolov4": "yolov4.cfg",
+    "yolov4_tiny": "yolov4-tiny.cfg",
+    "yolov4_csp": "yolov4-csp.cfg",
+}
+"""Registered network -> the authors' description whose layers it has, in this order."""
+
+HEADS = ("yolo", "region", "detection")
+
+
+def adapted_cfg(cfg: str | Path, model: Model) -> str:
+    """The text of a description with the model's classes, priors and input size; all other lines stay.
+
+    Args:
+        cfg: the authors' description of the model's network.
+        model: trained by us.
+
+    Raises:
+        DataError: the description cannot be read, or is of another network.
+    """
+    description = read_cfg(cfg)
+    lines = Path(cfg).read_text(encoding="utf-8", errors="replace").splitlines()
+    height, width = model.preprocess.size
+    changes: list[tuple[Section, dict[str, Any]]] = [(description.net, {"width": width, "height": height})]
+    layers = description.layers
+    heads = [section for section in layers if section.kind in HEADS]
+    for section in heads:
+        changes.append((section, {"classes": model.num_classes} | _priors(section, heads, model)))
+        before = layers[section.number - 1]
+        count = len(section.ints("mask")) or section.int("num", 1)
+        if section.kind == "detection":
+            side = section.int("side", 7)
+            changes.append((before, {"output": side**2 * (section.int("num", 1) * 5 + model.num_classes)}))
+        else:
+            changes.append((before, {"filters": count * (5 + model.num_classes)}))
+    if not heads:
+        last = next((section for section in reversed(layers) if section.kind in ("convolutional", "connected")), None)
+        if last is not None:
+            changes.append((last, {"filters" if last.kind == "convolutional" else "output": model.num_classes}))
+    new: dict[int, list[str]] = {}
+    for section, values in changes:
+        for key, value in values.items():
+            if key in section.lines:
+                lines[section.lines[key] - 1] = f"{key}={value}"
+            else:
+                new.setdefault(section.line, []).append(f"{key}={value}")
+    for number in sorted(new, reverse=True):
+        lines[number:number] = new[number]
+    return "\n".join(lines) + "\n"
+
+
+def _priors(section: Section, heads: list[Section], model: Model) -> dict[str, str]:
+    """``anchors=`` of a head: all levels' priors under its masks ([yolo], pixels), or in cells ([region])."""
+    priors = getattr(model, "priors", None)
+    if priors is None or "anchors" not in section:
+        return {}
+    if section.kind == "region":
+        sides = priors[0] / model.strides[0]  # type: ignore[index, operator]
+        return {"anchors": ", ".join(f"{v:.6g}" for v in sides.flatten().tolist())}
+    sides = section.floats("anchors")
+    levels = priors.tolist()
+    if all([sides[2 * m : 2 * m + 2] for m in head.ints("mask")] == level for head, level in zip(heads, levels, strict=True)):
+        return {}
+    count = len(levels[0])  # masks of the authors may overlap: each level gets priors of its own
+    first = heads.index(section) * count
+    return {
+        "anchors": ", ".join(f"{v:.6g}" for v in priors.flatten().tolist()),
+        "mask": ",".join(str(first + k) for k in range(count)),
+        "num": str(len(levels) * count),
+    }
+
+
+def write_darknet(model: Model, out: str | Path, cfg: str | Path | None = None) -> list[Path]:
+    """Write ``OUT.weights``, ``OUT.names`` and, with the authors' description, ``OUT.cfg`` for Darknet's program.
+
+    Args:
+        model: a network of :data:`CFG_OF` at its full width.
+        out: the files' name; a suffix is taken away.
+        cfg: the authors' description of this network, for the ``.cfg``.
+
+    Returns:
+        The files written.
+
+    Raises:
+        UsageError: a model that Darknet has no layers for.
+        DataError: ``cfg`` is of another network.
+    """
+    name = model.build_name
+    if name not in CFG_OF:
+        raise UsageError(f"{name or type(model).__name__} is no network of Darknet's; these are: {', '.join(CFG_OF)}")
+    if model.preprocess.size[0] % 32 or model.preprocess.size[1] % 32:
+        raise UsageError(f"Darknet's networks take sides that are multiples of 32, not {model.preprocess.size}")
+    out = Path(out)
+    out = out.with_suffix("") if out.suffix in (".weights", ".cfg", ".names") else out
+    out.parent.mkdir(parents=True, exist_ok=True)
+    files = [out.with_name(out.name + suffix) for suffix in (".weights", ".names")]
+    if cfg is not None:
+        target = out.with_name(out.name + ".cfg")
+        part = target.with_name(target.name + ".part")
+        part.write_text(adapted_cfg(cfg, model), encoding="utf-8")
+        try:
+            _same_layers(model, part, Path(cfg))
+            part.replace(target)
+        finally:
+            part.unlink(missing_ok=True)
+        files.append(target)
+    write_weights(model, files[0])
+    files[1].write_text("".join(f"{name}\n" for name in model.classes), encoding="utf-8")
+    return files
+
+
+def _same_layers(model: Model, cfg: Path, given: Path) -> None:
+    """DataError where the description's layers are not the model's."""
+    with torch.device("meta"):
+        network = DarknetNetwork(read_cfg(cfg), "alexeyab")
+    theirs, ours = ([[t.numel() for t in unit.tensors] for unit in units(n) if unit.tensors] for n in (network, model))
+    if theirs != ours:
+        raise DataError(
+            given,
+            f"is of another network: {sum(map(sum, theirs)):,} floats in {len(theirs)} layers, the model has {sum(map(sum, ours)):,} in "
+            f"{len(ours)}",
+            hint=f"take {CFG_OF[model.build_name]}, and a model of the width that the authors gave it",
+        )
