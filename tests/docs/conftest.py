@@ -20,6 +20,7 @@ TINY = {
     "localizer": {"model.size": 32, "model.width": 4, "recipe.batch_size": 4},
     "landmark_net": {"model.size": 32, "model.width": 4, "recipe.batch_size": 4},
     "dcgan": {"model.size": 32, "model.width": 8, "model.latent": 16, "recipe.batch_size": 4},
+    "yolov3_tiny": {"model.size": 64, "recipe.batch_size": 4},
     "tiny_points": {"model.size": 64, "model.width": 4, "recipe.batch_size": 4},
 }
 """Settings of each model that the pages train, so that an epoch takes about a second."""
@@ -54,6 +55,7 @@ def world(tmp_path_factory):
             (root / path).parent.mkdir(parents=True, exist_ok=True)
             pixels.save(root / path)
     elsewhere(root)
+    darknet(root / "models")
     for model, data in (("ssdlite", "blood"), ("lenet5", "digits"), ("unet", "cells")):
         saccade.train(
             model, root / data, folder=root / "runs" / f"{model}-001", epochs=1, options=TINY[model], workers=0, say=lambda _: None
@@ -86,6 +88,29 @@ def elsewhere(root):
         ]
         (root / "yolo_predictions" / f"{Path(record.path).stem}.txt").write_text("\n".join(rows))
     shutil.rmtree(root / "work")
+
+
+def darknet(folder):
+    """Darknet's files of two names, both of the thirteen convolutions of YOLOv3's small network."""
+    from saccade.models.darknet.weights import write_weights
+    from saccade.models.registry import create_model
+
+    def conv(maps, kernel, more="batch_normalize=1\nactivation=leaky"):
+        return f"[convolutional]\nfilters={maps}\nsize={kernel}\nstride=1\npad=1\n{more}\n"
+
+    anchors = "10,14,23,27,37,58,81,82,135,169,344,319"
+    heads = [f"[yolo]\nmask={mask}\nanchors={anchors}\nclasses=80\nnum=6\n" for mask in ("3,4,5", "0,1,2")]
+    last = conv(255, 1, "activation=linear")
+    lines = ["[net]\nwidth=64\nheight=64\nchannels=3\n"]
+    for maps in (16, 32, 64, 128, 256):
+        lines += [conv(maps, 3), "[maxpool]\nsize=2\nstride=2\n"]
+    lines += [conv(512, 3), "[maxpool]\nsize=2\nstride=1\n", conv(1024, 3), conv(256, 1), conv(512, 3), last, heads[0]]
+    lines += ["[route]\nlayers=-4\n", conv(128, 1), "[upsample]\nstride=2\n", "[route]\nlayers=-1,8\n", conv(256, 3), last, heads[1]]
+    folder.mkdir()
+    for name in ("yolov3", "yolov3-tiny"):
+        (folder / f"{name}.cfg").write_text("".join(lines))
+        write_weights(create_model("yolov3_tiny", 80, size=64), folder / f"{name}.weights")
+    (folder / "coco.names").write_text("".join(f"kind{k}\n" for k in range(80)))
 
 
 @pytest.fixture(scope="session")
