@@ -27,8 +27,10 @@ QUICK = {
     "import_time": ["--quick"],
     "index_memory": ["--most", "20000"],
     "prediction": ["--quick"],
+    "ssd": ["--rounds", "3"],
     "training": ["--quick"],
     "transfer": ["--quick"],
+    "yolov5": ["--quick"],
 }
 """Arguments of a short run."""
 

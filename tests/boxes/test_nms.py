@@ -47,6 +47,25 @@ def test_select_thresholds_suppresses_and_caps():
     assert select(boxes, scores, score=0.95, iou=0.5, max_detections=9)[0].shape == (0, 4)
 
 
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000), st.integers(0, 30), st.integers(1, 12), st.floats(0, 0.9))
+def test_D1_select_equals_its_definition(seed, n, candidates, score):
+    """Class by class the best candidates above the score, then suppression."""
+    g = torch.Generator().manual_seed(seed)
+    corner = torch.rand(n, 2, generator=g) * 20
+    boxes = torch.cat([corner, corner + 5 + torch.rand(n, 2, generator=g) * 10], dim=1)
+    scores = torch.rand(n, 3, generator=g) * torch.tensor([1.0, 0.5, 0.0])
+    rows = []
+    for label in range(3):
+        best = sorted(range(n), key=lambda i: -scores[i, label])[:candidates]
+        rows += [(i, label) for i in best if scores[i, label] > score]
+    place, label = torch.tensor(rows, dtype=torch.int64).reshape(-1, 2).unbind(1)
+    kept = greedy(boxes[place], scores[place, label], label, 0.4)[:7]
+    found = select(boxes, scores, score=score, iou=0.4, max_detections=7, candidates=candidates)
+    for got, expected in zip(found, (boxes[place], scores[place, label], label), strict=True):
+        assert torch.equal(got, expected[kept])
+
+
 def test_select_takes_boxes_of_each_class():
     boxes = torch.arange(24.0).reshape(3, 2, 4).sort(-1).values
     kept, _, label = select(boxes, torch.tensor([[0.9, 0.0], [0.0, 0.8], [0.0, 0.0]]), score=0.5, iou=0.5, max_detections=9)

@@ -10,7 +10,8 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import box_iou
 
 from saccade.models.detect import ssdlite as module
-from saccade.models.detect.ssdlite import FusedSSDLite, assign_aligned, covered, match, ssdlite, ssdlite320
+from saccade.models.detect.ssd import covered, match
+from saccade.models.detect.ssdlite import FusedSSDLite, assign_aligned, ssdlite, ssdlite320
 from saccade.models.weights import load_state
 from saccade.types.errors import DataError, UsageError
 from saccade.types.geometry import Geometry

@@ -37,9 +37,16 @@ def select(
     Returns:
         boxes (M, 4), scores (M,), labels (M,), best first.
     """
-    best, index = scores.T.topk(min(candidates, len(scores)), dim=1)  # (K, candidates)
-    label, rank = (best > score).nonzero(as_tuple=True)
-    picked, kept = index[label, rank], best[label, rank]
+    passed = scores > score
+    crowded = (passed.sum(0) > candidates).nonzero()[:, 0]
+    passed[:, crowded] = False
+    label, picked = passed.T.nonzero(as_tuple=True)
+    if len(crowded):  # only these classes need an order, which takes most of the time
+        best, index = scores.T[crowded].topk(candidates, dim=1)
+        row, rank = (best > score).nonzero(as_tuple=True)
+        label, order = torch.cat([label, crowded[row]]).sort(stable=True)
+        picked = torch.cat([picked, index[row, rank]])[order]
+    kept = scores[picked, label]
     found = boxes[picked] if boxes.ndim == 2 else boxes[picked, label]
     keep = class_nms(found, kept, torch.zeros_like(label) if agnostic else label, iou)[:max_detections]
     return found[keep], kept[keep], label[keep]

@@ -83,6 +83,30 @@ def convert_norm(net: nn.Module, norm: Norm) -> nn.Module:
     return net
 
 
+NORM_EPS = 1e-5
+"""Epsilon of timm's and torchvision's batch norms in ResNets."""
+
+
+def fit_norms(state: dict[str, Tensor], own: dict[str, Tensor], eps: float | None = None) -> dict[str, Tensor]:
+    """Tensors of one of torchvision's detectors, renamed to ours, with batch norms as ours are.
+
+    Args:
+        state: tensors by our names.
+        own: the state dict of our network.
+        eps: epsilon that the norms of ``state`` were used with, folded into their scale where it is not ours.
+            None: torchvision's habit, 0 for frozen norms (without batch counters; its published detectors), else 1e-5.
+    """
+    counter = "num_batches_tracked"
+    if eps is None:
+        eps = NORM_EPS if any(name.endswith(counter) for name in state) else 0.0
+    out = {name: value for name, value in state.items() if not name.endswith(counter)}
+    for name in [n for n in out if n.endswith("running_var")] if eps != NORM_EPS else []:
+        scale = name.replace("running_var", "weight")
+        out[scale] = out[scale] * ((out[name] + NORM_EPS) / (out[name] + eps)).sqrt()
+    # Frozen norms count no batches: the counters are left out, or taken from ours, as ours are frozen or not.
+    return out | {name: value for name, value in own.items() if name.endswith(counter)}
+
+
 def freeze_until(net: nn.Module, module: str) -> None:
     """No gradient for the parameters from the input up to and including ``module`` (a name of ``Taps.modules``)."""
     targets = {module, module.replace(".", "_")}  # timm's FeatureListNet flattens names

@@ -28,7 +28,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from saccade.layers.conv_bn import ConvBN
+from saccade.layers.conv_bn import Activation, ConvBN
 from saccade.models.bounds import check_within
 from saccade.models.classify.base import unpublished
 from saccade.models.classify.darknet53 import STAGES
@@ -49,10 +49,10 @@ from saccade.models.classify.network import (
 class Residual(nn.Module):
     """A 1x1 and a 3x3 convolution, added to the input: (N, C, H, W) to the same; ``hidden`` maps in between."""
 
-    def __init__(self, maps: int, hidden: int) -> None:
+    def __init__(self, maps: int, hidden: int, activation: Activation = "mish") -> None:
         super().__init__()
-        self.reduce = ConvBN(maps, hidden, 1, activation="mish")
-        self.conv = ConvBN(hidden, maps, 3, activation="mish")
+        self.reduce = ConvBN(maps, hidden, 1, activation=activation)
+        self.conv = ConvBN(hidden, maps, 3, activation=activation)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.conv(self.reduce(x))
@@ -65,17 +65,18 @@ class Stage(nn.Module):
         in_chans, maps: before and after.
         blocks: residual blocks.
         first: whether it is the network's first stage, whose two parts are as wide as the whole.
+        activation: after every convolution.
     """
 
-    def __init__(self, in_chans: int, maps: int, blocks: int, first: bool) -> None:
+    def __init__(self, in_chans: int, maps: int, blocks: int, first: bool, activation: Activation = "mish") -> None:
         super().__init__()
         part = maps if first else maps // 2
-        self.down = ConvBN(in_chans, maps, 3, 2, activation="mish")
-        self.around = ConvBN(maps, part, 1, activation="mish")
-        self.enter = ConvBN(maps, part, 1, activation="mish")
-        self.blocks = nn.Sequential(*(Residual(part, part // 2 if first else part) for _ in range(blocks)))
-        self.leave = ConvBN(part, part, 1, activation="mish")
-        self.join = ConvBN(2 * part, maps, 1, activation="mish")
+        self.down = ConvBN(in_chans, maps, 3, 2, activation=activation)
+        self.around = ConvBN(maps, part, 1, activation=activation)
+        self.enter = ConvBN(maps, part, 1, activation=activation)
+        self.blocks = nn.Sequential(*(Residual(part, part // 2 if first else part, activation) for _ in range(blocks)))
+        self.leave = ConvBN(part, part, 1, activation=activation)
+        self.join = ConvBN(2 * part, maps, 1, activation=activation)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.down(x)

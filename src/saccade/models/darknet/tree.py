@@ -55,11 +55,15 @@ class WordTree:
 
     def softmax(self, logits: Tensor) -> Tensor:
         """(..., K) logits to conditional probabilities: a soft-max over each set of siblings."""
+        return self.log_softmax(logits).exp()
+
+    def log_softmax(self, logits: Tensor) -> Tensor:
+        """The logarithm of :meth:`softmax`, finite for any logits, with their gradient."""
         group = self._group.to(logits.device).expand(logits.shape)
         shape = (*logits.shape[:-1], len(self.sizes))
         most = logits.new_full(shape, -torch.inf).scatter_reduce(-1, group, logits.detach(), "amax")
-        raised = (logits - most.gather(-1, group)).exp()
-        return raised / raised.new_zeros(shape).scatter_add(-1, group, raised).gather(-1, group)
+        shifted = logits - most.gather(-1, group)
+        return shifted - logits.new_zeros(shape).scatter_add(-1, group, shifted.exp()).log().gather(-1, group)
 
     def absolute(self, conditional: Tensor) -> Tensor:
         """(..., K) conditional probabilities to those of the nodes: the product along the path from the root."""
@@ -111,11 +115,15 @@ def read_tree(path: str | Path) -> WordTree:
     """
     path = Path(path)
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        return parse_tree(path.read_text(encoding="utf-8", errors="replace"), path)
     except OSError as error:
         raise DataError(path, f"cannot be read: {error.strerror}") from None
+
+
+def parse_tree(text: str, path: str | Path = "tree") -> WordTree:
+    """The tree of such a file's text; ``path`` names it in errors."""
     names, parent = [], []
-    for number, line in enumerate(lines[:MOST_NODES], 1):
+    for number, line in enumerate(text.splitlines()[:MOST_NODES], 1):
         if not line.strip():
             continue
         parts = line.split()

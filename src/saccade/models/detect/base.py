@@ -4,10 +4,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from saccade.models.base import Images, Model
 from saccade.types.sample import Target
@@ -78,3 +81,38 @@ def truths(target: Target, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     crowd = target["iscrowd"].to(like.device) if "iscrowd" in target else torch.zeros_like(labels, dtype=torch.bool)
     whole = (boxes[:, 2:] > boxes[:, :2]).all(1)
     return boxes[whole & ~crowd], labels[whole & ~crowd], boxes[whole & crowd]
+
+
+class Objects(NamedTuple):
+    """The objects of a batch that can be learnt: T of them, image after image; all in network pixels.
+
+    Attributes:
+        boxes: (T, 4) XYXY. labels: (T,) int64. image: (T,) int64, the place in the batch. counts: of each image.
+        padded, crowds: (N, G, 4) the objects and (N, C, 4) the crowds of each image, filled up with boxes of no area.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    image: Tensor
+    counts: list[int]
+    padded: Tensor
+    crowds: Tensor
+
+    @classmethod
+    def of(cls, targets: Sequence[Target], like: Tensor) -> Objects:
+        """From targets, on the device of ``like``."""
+        boxes, labels, crowds = zip(*(truths(target, like) for target in targets), strict=True)
+        counts = [len(one) for one in boxes]
+        image = torch.arange(len(counts), device=like.device).repeat_interleave(torch.tensor(counts, device=like.device))
+        padded, crowded = (pad_sequence(list(one), batch_first=True) for one in (boxes, crowds))
+        return cls(torch.cat(boxes), torch.cat(labels), image, counts, padded, crowded)
+
+    @property
+    def centres(self) -> Tensor:
+        """(T, 2) x and y."""
+        return (self.boxes[:, :2] + self.boxes[:, 2:]) / 2
+
+    @property
+    def sides(self) -> Tensor:
+        """(T, 2) width and height."""
+        return self.boxes[:, 2:] - self.boxes[:, :2]

@@ -42,7 +42,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from saccade.boxes.coders import BoxCoder
 from saccade.data.transforms.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
-from saccade.layers.fpn import Taps, convert_norm, freeze_until, pad_batch, pyramid_levels, tapped, timm_backbone
+from saccade.layers.fpn import Taps, convert_norm, fit_norms, freeze_until, pad_batch, pyramid_levels, tapped, timm_backbone
 from saccade.models.base import Images
 from saccade.models.bounds import check_within
 from saccade.models.detect.base import Assignment, Detector, Priors
@@ -302,24 +302,16 @@ class FasterRCNN(Detector):
 
         Args:
             state: tensors by name.
-            norm_eps: epsilon that the batch norms of ``state`` were used with, folded into their scale where it is not ours.
-                None: torchvision's habit, 0 for frozen norms (without batch counters; its published detectors), else 1e-5.
+            norm_eps: epsilon that the batch norms of ``state`` were used with; None: see :func:`~saccade.layers.fpn.fit_norms`.
         """
         if not any(name.startswith("roi_heads.") for name in state):
             return state
-        if norm_eps is None:
-            norm_eps = 1e-5 if any(name.endswith("num_batches_tracked") for name in state) else 0.0
         out = {}
         for name, value in state.items():
             for pattern, ours in TORCHVISION_NAMES:
                 name = re.sub(pattern, ours, name)
             out[name] = value
-        for name in [n for n in out if n.endswith("running_var")] if norm_eps != NORM_EPS else []:
-            scale = name.replace("running_var", "weight")
-            out[scale] = out[scale] * ((out[name] + NORM_EPS) / (out[name] + norm_eps)).sqrt()
-        # Frozen norms count no batches: the counters are left out, or taken from ours, as ours are frozen or not.
-        counters = {name: value for name, value in self.state_dict().items() if name.endswith("num_batches_tracked")}
-        return {name: value for name, value in out.items() if not name.endswith("num_batches_tracked")} | counters
+        return fit_norms(out, self.state_dict(), norm_eps)
 
     def parts(self) -> dict[str, tuple[nn.Module, tuple[Tensor, ...]]]:
         """Exportable halves with an example input each; between them stand NMS and RoI pooling.
@@ -333,9 +325,6 @@ class FasterRCNN(Detector):
         pooled = like.new_zeros((2, like.shape[1], self.pool_size, self.pool_size))
         return {"proposals": (ProposalPart(self), (image,)), "box_head": (self.box_head, (pooled,))}
 
-
-NORM_EPS = 1e-5
-"""Epsilon of timm's and torchvision's batch norms in ResNets."""
 
 TORCHVISION_NAMES = (
     (r"^backbone\.body\.", "backbone."),

@@ -100,36 +100,57 @@ class GridDetector(Detector):
     def fields(self, raw: Tensor) -> Tensor:
         """(N, A (5 + K), H, W) of a level to (N, A, H, W, 5 + K) float32."""
         n, _, h, w = raw.shape
-        return raw.float().view(n, self.priors.shape[1], 5 + self.num_classes, h, w).permute(0, 1, 3, 4, 2)
+        return raw.float().view(n, self.priors.shape[1], -1, h, w).permute(0, 1, 3, 4, 2)
 
     def boxes(self, fields: Tensor, level: int) -> Tensor:
         """(N, A, H, W, 4) centres and sides (x, y, w, h) in pixels of a level's fields."""
-        stride, s = self.strides[level], self.scale_xy[level]
         h, w = fields.shape[2:4]
         y, x = torch.meshgrid(torch.arange(h, device=fields.device), torch.arange(w, device=fields.device), indexing="ij")
-        centre = (fields[..., :2].sigmoid() * s - (s - 1) / 2 + torch.stack([x, y], -1)) * stride
-        sides = (2 * fields[..., 2:4].sigmoid()).square() if self.squared else fields[..., 2:4].clamp(max=LARGEST_LOG).exp()
-        return torch.cat([centre, sides * self.priors[level][:, None, None]], -1)
+        return self.place(fields[..., :4], torch.stack([x, y], -1), self.priors[level][:, None, None], level)
+
+    def place(self, t: Tensor, cells: Tensor, priors: Tensor, level: int) -> Tensor:
+        """(..., 4) centres and sides in pixels of ``t`` (..., 4), at ``cells`` (..., 2) column and row, with ``priors`` (..., 2)."""
+        s = self.scale_xy[level]
+        centre = (t[..., :2].sigmoid() * s - (s - 1) / 2 + cells) * self.strides[level]
+        sides = (2 * t[..., 2:].sigmoid()).square() if self.squared else t[..., 2:].clamp(max=LARGEST_LOG).exp()
+        return torch.cat([centre, sides * priors], -1)
+
+    def probabilities(self, classes: Tensor) -> Tensor:
+        """(..., K) of the class outputs (..., K)."""
+        return classes.softmax(-1) if self.exclusive else classes.sigmoid()
 
     def boxes_and_scores(self, raw: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """All boxes (N, M, 4) XYXY in pixels of the input, objectness (N, M), scores (N, M, K); level by level, prior, row, column."""
         boxes, objectness, scores = [], [], []
         for level, out in enumerate(raw):
             fields = self.fields(out)
-            centre, sides = self.boxes(fields, level).flatten(1, 3).split(2, -1)
-            boxes.append(torch.cat([centre - sides / 2, centre + sides / 2], -1))
+            boxes.append(corners(self.boxes(fields, level).flatten(1, 3)))
             objectness.append(fields[..., 4].sigmoid().flatten(1))
-            classes = fields[..., 5:].flatten(1, 3)
-            scores.append(objectness[-1][..., None] * (classes.softmax(-1) if self.exclusive else classes.sigmoid()))
+            scores.append(objectness[-1][..., None] * self.probabilities(fields[..., 5:].flatten(1, 3)))
         return torch.cat(boxes, 1), torch.cat(objectness, 1), torch.cat(scores, 1)
+
+    def likely(self, raw: Sequence[Tensor], image: int, score: float) -> tuple[Tensor, Tensor]:
+        """Of one image the boxes (M, 4) and scores (M, K) of :meth:`boxes_and_scores` whose objectness is above ``score``, in its order.
+
+        No score can be above its objectness, so that with this threshold the others need no box and no classes.
+        """
+        boxes, scores = [], []
+        for level, out in enumerate(raw):
+            maps = out[image].unflatten(0, (self.priors.shape[1], -1))  # (A, 5 + K, H, W)
+            objectness = maps[:, 4].float().sigmoid()
+            prior, y, x = (objectness > score).nonzero(as_tuple=True)
+            fields = maps[prior, :, y, x].float()
+            boxes.append(corners(self.place(fields[:, :4], torch.stack([x, y], -1), self.priors[level][prior], level)))
+            scores.append(objectness[prior, y, x, None] * self.probabilities(fields[:, 5:]))
+        return torch.cat(boxes), torch.cat(scores)
 
     def decode(
         self, raw: Sequence[Tensor], geometries: Sequence[Geometry], *, score: float = 0.3, iou: float = 0.5, max_detections: int = 100
     ) -> list[Prediction]:
         """Boxes of all levels, class-wise NMS, in original pixels; a score is objectness times class probability."""
         out: list[Prediction] = []
-        for box, scores, geometry in zip(*self.boxes_and_scores(raw)[::2], geometries, strict=True):
-            found, value, label = select(box, scores, score=score, iou=iou, max_detections=max_detections)
+        for image, geometry in enumerate(geometries):
+            found, value, label = select(*self.likely(raw, image, score), score=score, iou=iou, max_detections=max_detections)
             found = geometry.boxes_to_original(found)
             out.append(Detection(boxes=found.cpu().numpy(), labels=label.cpu().numpy(), scores=value.cpu().numpy()))
         return out
@@ -198,6 +219,12 @@ class GridDetector(Detector):
             return images, targets
         images = F.interpolate(images, size=(new, new), mode="bilinear", align_corners=False)
         return images, [target | {"boxes": target["boxes"].as_subclass(Tensor) * (new / side)} for target in targets]
+
+
+def corners(boxes: Tensor) -> Tensor:
+    """(..., 4) XYXY of centres and sides."""
+    centre, sides = boxes.split(2, -1)
+    return torch.cat([centre - sides / 2, centre + sides / 2], -1)
 
 
 def parse_priors(text: str, levels: int, count: int) -> list[list[tuple[float, float]]]:

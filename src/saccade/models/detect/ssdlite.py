@@ -11,8 +11,7 @@ New in SSD: boxes and classes in one pass, from several maps, relative to defaul
 Where it is:
     SSD figure 2, the six maps                          :class:`MobileNetMaps`
     SSD section 2.2, default boxes, equation 4          :mod:`saccade.boxes.anchors`
-    SSD section 2.2, matching (IoU > 0.5, best box)     :func:`match`
-    SSD equations 1 to 3, loss; hard negatives 3 to 1   :meth:`SSDLite.losses`
+    SSD matching, loss, decoding                        :mod:`saccade.models.detect.ssd`
     MobileNetV2 section 6.2, SSDlite's layers           :func:`prediction_block`
 
 Two registered forms, because the published network is made for 118 000 images and not for 200:
@@ -39,7 +38,7 @@ separable heads, default boxes, R-CNN's coder) and differs where a later paper, 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import pairwise
 from typing import Literal
@@ -50,27 +49,20 @@ from torch import Tensor, nn
 from torchvision import ops
 from torchvision.models import mobilenet_v2, mobilenet_v3_large
 
-from saccade.boxes.anchors import grid_boxes, ssd_scales, ssd_sides
+from saccade.boxes.anchors import ssd_scales, ssd_sides
 from saccade.boxes.coders import BoxCoder
 from saccade.boxes.iou import paired_iou, pairwise_iou
-from saccade.boxes.nms import select
 from saccade.data.transforms.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from saccade.layers.backbones import check_backbone
-from saccade.models.base import Images
 from saccade.models.bounds import check_within
-from saccade.models.detect.base import Assignment, Detector, Priors, truths
+from saccade.models.detect.base import Priors, truths
+from saccade.models.detect.ssd import SSD, Grids, Raw, covered
 from saccade.models.weights import fetch_torchvision, load_state
 from saccade.types.errors import UsageError
-from saccade.types.geometry import Geometry
-from saccade.types.prediction import Detection
 from saccade.types.recipe import Recipe
 from saccade.types.sample import Target
 
 Norm = Callable[[int], nn.Module]
-Raw = dict[str, Tensor]
-
-POSITIVE = 0.5
-"""IoU from which a default box takes a truth."""
 
 torchvision_norm: Norm = partial(nn.BatchNorm2d, eps=0.001, momentum=0.03)
 
@@ -197,161 +189,37 @@ def timm_features(name: str, strides: tuple[int, ...], in_chans: int) -> nn.Modu
 # -- the published detector -----------------------------------------------------------------------
 
 
-class SSDLite(Detector):
-    """SSD with SSDlite's prediction layers on the maps of a backbone, trained with the multibox loss.
-
-    ``raw`` gives ``logits`` (B, A, K + 1), background first, and ``deltas`` (B, A, 4) for the A default boxes ``priors`` (A, 4).
+class SSDLite(SSD):
+    """SSD with SSDlite's prediction layers.
 
     Args:
-        num_classes: K, without background; label k is output k + 1.
-        backbone: images to a list of maps.
-        sides: grids (H, W) of the maps to (n, 2) sides of default boxes in pixels, a map.
-        preprocess: resizes to the square input.
+        num_classes, backbone, sides, preprocess: as of :class:`~saccade.models.detect.ssd.SSD`.
         norm: normalisation of the heads.
         tower: separable layers before each prediction layer.
     """
 
-    loss_names = ("multibox",)
-    coder = BoxCoder((10.0, 10.0, 5.0, 5.0))
-    background = 1  # outputs of the class layers beside the classes
-    candidates = 300  # boxes a class that enter NMS
-    priors: Tensor
+    candidates = 300
 
     def __init__(
         self,
         num_classes: int,
         backbone: nn.Module,
-        sides: Callable[[list[tuple[int, int]]], list[Tensor]],
+        sides: Callable[[Grids], list[Tensor]],
         *,
         preprocess: Preprocess,
         norm: Norm = torchvision_norm,
         tower: int = 0,
     ) -> None:
-        super().__init__(num_classes)
-        self.backbone, self.preprocess = backbone, preprocess
-        height, width = preprocess.size
-        with torch.no_grad():
-            maps = backbone.eval()(torch.zeros(1, preprocess.channels, height, width))
-        backbone.train()
-        grids = [(m.shape[-2], m.shape[-1]) for m in maps]
-        self.stride = height / grids[0][0]
-        shapes = sides(grids)
-        boxes = [grid_boxes(g, s, (height / g[0], width / g[1])) for g, s in zip(grids, shapes, strict=True)]
-        self.register_buffer("priors", torch.cat(boxes), persistent=False)
+        def head(channels: int, outputs: int) -> nn.Module:
+            layers = [separable(channels, channels, norm=norm) for _ in range(tower)]
+            return nn.Sequential(*layers, *prediction_block(channels, outputs, norm=norm))
 
-        def heads(columns: int) -> nn.ModuleList:
-            return nn.ModuleList(
-                nn.Sequential(
-                    *(separable(m.shape[1], m.shape[1], norm=norm) for _ in range(tower)),
-                    *prediction_block(m.shape[1], columns * len(s), norm=norm),
-                )
-                for m, s in zip(maps, shapes, strict=True)
-            )
-
-        self.classification, self.regression = heads(num_classes + self.background), heads(4)
-        self.reset_heads()
+        super().__init__(num_classes, backbone, sides, head, preprocess=preprocess)
 
     def reset_heads(self) -> None:
         """Draw the heads' weights anew."""
         normal_init(self.classification)
         normal_init(self.regression)
-
-    def raw(self, images: Tensor) -> Raw:
-        """``{"logits": (B, A, columns), "deltas": (B, A, 4)}`` of (B, C, H, W) images."""
-        maps = self.backbone(images)
-
-        def rows(heads: nn.ModuleList, columns: int) -> Tensor:
-            out = [head(m).permute(0, 2, 3, 1).reshape(len(m), -1, columns) for head, m in zip(heads, maps, strict=True)]
-            return torch.cat(out, dim=1).float()
-
-        return {"logits": rows(self.classification, self.num_classes + self.background), "deltas": rows(self.regression, 4)}
-
-    def scores(self, logits: Tensor) -> Tensor:
-        """(..., K) probabilities of the classes."""
-        return logits.softmax(-1)[..., 1:]
-
-    def decode(
-        self, raw: Raw, geometries: Sequence[Geometry], *, score: float = 0.3, iou: float = 0.5, max_detections: int = 100
-    ) -> list[Detection]:
-        """Boxes on the default boxes, best candidates of each class, class-wise NMS."""
-        height, width = self.preprocess.size
-        out = []
-        for deltas, scores, geometry in zip(raw["deltas"], self.scores(raw["logits"]), geometries, strict=True):
-            boxes = ops.clip_boxes_to_image(self.coder.decode(deltas, self.priors), (height, width))
-            found, value, label = select(boxes, scores, score=score, iou=iou, max_detections=max_detections, candidates=self.candidates)
-            found = geometry.boxes_to_original(found)
-            out.append(Detection(boxes=found.cpu().numpy(), labels=label.cpu().numpy(), scores=value.cpu().numpy()))
-        return out
-
-    def losses(self, images: Tensor, targets: list[Target]) -> dict[str, Tensor]:
-        """Multibox loss (SSD equation 1 with alpha 1): smooth L1 of matched boxes and cross entropy, both over the number of matches.
-
-        Equation 3 with hard negatives: of an image's unmatched boxes count the three times as many as matched ones of highest loss.
-        """
-        raw = self.raw(images)
-        logits, deltas = raw["logits"], raw["deltas"]
-        labels = torch.zeros(logits.shape[:2], dtype=torch.long, device=logits.device)
-        ignored = torch.zeros_like(labels, dtype=torch.bool)
-        box_loss = deltas.sum() * 0
-        for i, target in enumerate(targets):
-            boxes, classes, crowd = truths(target, deltas)
-            ignored[i] = covered(self.priors, crowd)
-            if len(boxes):
-                truth, found = self.matches(raw, i, boxes, classes)
-                labels[i, found] = classes[truth] + 1
-                wanted = self.coder.encode(boxes[truth], self.priors[found])
-                box_loss = box_loss + F.smooth_l1_loss(deltas[i, found], wanted, reduction="sum")
-        class_loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view_as(labels)
-        positive = labels > 0
-        rank = class_loss.detach().masked_fill(positive | ignored, -torch.inf).argsort(1, descending=True).argsort(1)
-        hard = (rank < 3 * positive.sum(1, keepdim=True)) & ~ignored
-        count = positive.sum().clamp_min(1)
-        return {"class": class_loss[positive | hard].sum() / count, "box": box_loss / count}
-
-    def matches(self, raw: Raw, i: int, boxes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Of the default boxes of image ``i`` that learn an object: (M,) the truths' indices and (M,) their own."""
-        matched = match(boxes, self.priors)
-        found = (matched >= 0).nonzero()[:, 0]
-        return matched[found], found
-
-    @torch.no_grad()
-    def assignments(self, images: Images, targets: list[Target]) -> list[tuple[Assignment, ...]]:
-        """The default boxes that learn an object."""
-        assert isinstance(images, Tensor)
-        raw, out = self.raw(images), []
-        for i, target in enumerate(targets):
-            boxes, labels, _ = truths(target, raw["deltas"])
-            truth, found = self.matches(raw, i, boxes, labels) if len(boxes) else (labels, labels)
-            out.append((Assignment("priors", self.priors[found], truth, boxes, labels),))
-        return out
-
-    def prior_boxes(self, size: tuple[int, int]) -> Priors:
-        """The default boxes; ``size`` is always that of the preprocessing."""
-        return Priors(self.priors, POSITIVE, self.stride)
-
-    def translate_weights(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Rename torchvision's entries to ours."""
-        ours = {"head.classification_head.module_list.": "classification.", "head.regression_head.module_list.": "regression."}
-        return {next((name.replace(t, o) for t, o in ours.items() if name.startswith(t)), name): v for name, v in state.items()}
-
-
-def covered(priors: Tensor, crowd: Tensor) -> Tensor:
-    """(A,) whether more than half of a default box lies in one crowd: it is no evidence for the background."""
-    corner = torch.maximum(priors[:, None, :2], crowd[None, :, :2])
-    inter = (torch.minimum(priors[:, None, 2:], crowd[None, :, 2:]) - corner).clamp_min(0).prod(-1)
-    return (inter > 0.5 * ops.box_area(priors)[:, None]).any(1)
-
-
-def match(boxes: Tensor, priors: Tensor, threshold: float = POSITIVE) -> Tensor:
-    """(A,) index of the truth that each default box learns, or -1: the truth of highest IoU if over the threshold.
-
-    Each truth takes its best default box whatever the IoU (SSD section 2.2).
-    """
-    overlap = pairwise_iou(boxes, priors)
-    value, matched = overlap.max(0)
-    matched[value < threshold] = -1
-    matched[overlap.argmax(1)] = torch.arange(len(boxes), device=boxes.device)
-    return matched
 
 
 # -- saccade's form -------------------------------------------------------------------------------
@@ -491,7 +359,7 @@ def ssdlite(
     mean, std = (IMAGENET_MEAN, IMAGENET_STD) if in_chans == 3 else ((0.5,), (0.5,))
     preprocess = Preprocess(size=(size, size), channels=in_chans, mean=mean, std=std)
 
-    def sides(grids: list[tuple[int, int]]) -> list[Tensor]:
+    def sides(grids: Grids) -> list[Tensor]:
         return [torch.full((1, 2), 3.0 * stride) for stride in (8, 16, 32, 64)]
 
     model = FusedSSDLite(num_classes, maps, sides, preprocess=preprocess, norm=nn.BatchNorm2d, tower=1)
@@ -537,7 +405,7 @@ def ssdlite320(
     else:
         maps = TimmMaps(backbone, in_chans, norm=torchvision_norm)
 
-    def sides(grids: list[tuple[int, int]]) -> list[Tensor]:
+    def sides(grids: Grids) -> list[Tensor]:
         scales = ssd_scales(len(grids), smallest, largest)
         return [ssd_sides(scale, following, (2, 3)) * size for scale, following in pairwise(scales)]
 
