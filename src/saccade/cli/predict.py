@@ -11,7 +11,7 @@ from saccade.cli import options as o
 
 
 def predict(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Run folder or bundle.")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Run folder or bundle, or Darknet's NAME.cfg beside its NAME.weights.")],
     images: Annotated[list[str], typer.Argument(metavar="IMAGES...", help="Files, folders, globs.")],
     out: Annotated[str, typer.Option("--out", help="Where pictures and predictions go.")] = "predictions",
     form: Annotated[str, typer.Option("--form", help="json, jsonl, coco or csv.")] = "json",
@@ -23,6 +23,8 @@ def predict(
     workers: o.Workers = None,
     device: o.Device = "auto",
     tta: o.Tta = None,
+    fast: Annotated[bool, typer.Option("--fast", help="Fold normalisation into convolutions, channels last; last digits differ.")] = False,
+    compiled: Annotated[bool, typer.Option("--compile", help="--fast, and compile the network first: for thousands of images.")] = False,
     strict: o.Strict = False,
     as_json: o.Json = False,
 ) -> None:
@@ -35,7 +37,7 @@ def predict(
     """
     from pathlib import Path
 
-    from saccade.engine.predictor import find_images
+    from saccade.engine.predictor import faster, find_images
     from saccade.types.errors import DataError
     from saccade.types.recipe import PREDICTION
     from saccade.workflows import predict as workflow
@@ -43,6 +45,8 @@ def predict(
     settings = o.settings(PREDICTION, score, iou, max_detections)
     skipped: list[DataError] = []
     model = workflow.load(run, o.pick_device(device))
+    if fast or compiled:
+        model = faster(model, compiled=compiled)
     paths = list(find_images(images))
     writer = workflow.Writer(Path(out), form, draw=draw, inputs=paths)
     stream = workflow.predict(

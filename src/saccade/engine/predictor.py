@@ -17,6 +17,7 @@ from torch.utils.data import Dataset as TorchDataset
 from saccade.data.images import is_image_name, read_image
 from saccade.data.transforms.preprocess import Preprocess
 from saccade.engine.loaders import collate_eval, quiet_worker, worker_count
+from saccade.layers.fuse import fuse_conv_bn
 from saccade.models.base import Model
 from saccade.types.errors import DataError
 from saccade.types.prediction import Prediction
@@ -106,3 +107,18 @@ def predict_files(
             prediction.path = target["path"]
             prediction.image = partial(read_image, Path(prediction.path))
             yield prediction
+
+
+def faster(model: Model, *, compiled: bool = False) -> Model:
+    """The model made for prediction alone: normalisation folded into the convolutions, channels last, or compiled too.
+
+    Outputs differ in the last digits (relative 1e-5). The model must not be trained or saved afterwards.
+
+    Args:
+        model: changed in place.
+        compiled: ``torch.compile`` of the network: the first batch of each size takes up to minutes.
+    """
+    model = fuse_conv_bn(model.eval()).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if compiled:
+        model.raw = torch.compile(model.raw)  # type: ignore[method-assign]
+    return model

@@ -13,7 +13,7 @@ from typing import Any
 
 from saccade.engine.bundle import load_bundle
 from saccade.engine.files import atomic, plain
-from saccade.engine.predictor import predict_files
+from saccade.engine.predictor import faster, predict_files
 from saccade.models.base import Model, as_images
 from saccade.models.classify.base import with_views
 from saccade.types.errors import DataError, UsageError
@@ -33,6 +33,7 @@ def predict(
     device: str = "cpu",
     skipped: Any = None,
     tta: Sequence[str] = (),
+    fast: bool = False,
 ) -> Iterator[Prediction]:
     """Predictions one by one, in order, with bounded memory.
 
@@ -43,6 +44,7 @@ def predict(
         score, iou, max_detections: least score, NMS threshold, cap (detectors).
         skipped: called with the DataError of a broken file; None raises it.
         tta: test-time views of a classifier ("hflip", "vflip"): the mean of the probabilities over them and the image itself.
+        fast: fold normalisation into the convolutions and lay channels last: the same but for the last digits. Of a folder only.
 
     Yields:
         A prediction an image; ``prediction.draw()`` draws it on its own image.
@@ -58,7 +60,13 @@ def predict(
     settings = DecodeSettings(score=score, iou=iou, max_detections=max_detections)
     inputs = images if isinstance(images, Iterator) else iter(as_images(images))
     head = list(itertools.islice(inputs, 1))
-    model = with_views(what if isinstance(what, Model) else load_bundle(what, device), tta)
+    if isinstance(what, Model):
+        if fast:
+            raise UsageError("fast changes a model: give the folder of a run, or call saccade.engine.predictor.faster on a copy")
+        model = with_views(what, tta)
+    else:
+        loaded = load_bundle(what, device)
+        model = with_views(faster(loaded) if fast else loaded, tta)
     if not head or isinstance(head[0], (str, Path)):  # names are light: all of them, since a list may hold images too
         head += inputs
         if all(isinstance(item, (str, Path)) for item in head):
@@ -184,7 +192,7 @@ def _entry(path: str | Path) -> str:
 
 
 def load(folder: str | Path, device: str = "cpu") -> Model:
-    """The model of a run folder or bundle, in eval mode, ready for ``predict``.
+    """The model of a run folder, of a bundle, or of Darknet's ``NAME.cfg`` with its ``NAME.weights``, in eval mode, ready for ``predict``.
 
     Raises:
         DataError: no bundle there, or a damaged one.
