@@ -344,3 +344,20 @@ def test_D20_flat_classes_are_siblings():
     model = testing.build("yolo9000")
     assert model.tree.sizes == [3]
     assert model.class_loss(torch.zeros(2, 3), torch.tensor([0, 2])).item() == pytest.approx(2 * math.log(3))
+
+
+def test_D20_mixed_source_by_name_keeps_the_splits_of_the_boxes():
+    boxes, labels = "synthetic:shapes?count=20&size=48", "synthetic:shapes?count=6&size=32&task=classify"
+    first, second = saccade.load_data(boxes), saccade.load_data(labels, "train")
+    assert len(second) == 4
+    parts = {split: saccade.load_data(f"mix:{boxes},{labels}", split, task="detect") for split in ("train", "val", "test")}
+    assert [len(parts[split]) for split in ("train", "val", "test")] == [14 + 4, 3, 3]
+    whole = saccade.load_data(boxes, "train")
+    train = parts["train"]
+    assert [train.record(i).path for i in range(14)] == [f"boxes/{whole.record(i).path}" for i in range(14)]
+    assert [train.record(14 + i).label for i in range(4)] == [train.classes.index(second.classes[second.record(i).label]) for i in range(4)]
+    assert train.classes == parts["val"].classes
+    assert train.classes[: len(first.classes)] == first.classes
+    assert torch.equal(train[0].image, whole[0].image)
+    with pytest.raises(UsageError, match="two sources"):
+        saccade.load_data("mix:one")

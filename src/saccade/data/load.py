@@ -41,7 +41,8 @@ def load_data(
 
     Args:
         source: a folder; a file of annotations; ``set:NAME``; ``synthetic:shapes`` or ``synthetic:cells``, with options as in
-            ``synthetic:cells?count=400&size=320&seed=1``; or a data set or index that is loaded already.
+            ``synthetic:cells?count=400&size=320&seed=1``; ``mix:BOXES,LABELS``, two of these as one (:func:`saccade.mix`); or a data
+            set or index that is loaded already.
         split: "train", "val", "test", "trainval", or a name that the files state; None takes all images.
         format: name of the format; None recognises it.
         split_file: a file of image names by split (:func:`saccade.data.splits.read_split_file`).
@@ -87,9 +88,13 @@ def _read(source: str | Path, format: str | None, task: str | None) -> DataIndex
     if source == "":
         raise DataError(source, "does not exist", hint="'.' is the current folder")
     kind, _, name = text.partition(":")
-    if kind in ("set", "synthetic"):
+    if kind in ("set", "synthetic", "mix"):
         if format is not None:
             raise UsageError(f"{text} has no files of another format: leave --format {format} out")
+        if kind == "mix":
+            from saccade.data.mixed import load_mixed
+
+            return load_mixed(name)
         if kind == "set":
             from saccade.data.sets import load_set
 

@@ -49,6 +49,8 @@ def mix(boxes: Dataset, labels: Dataset) -> Dataset:
     Example:
         >>> data = mix(load_data("photos", "train"), load_data("folders"))  # doctest: +SKIP
         >>> saccade.train("yolo9000", data, validation=load_data("photos", "val"))  # doctest: +SKIP
+
+    On the command line ``saccade train yolo9000 mix:photos,folders`` does the same.
     """
     classes = [*boxes.classes, *(name for name in labels.classes if name not in boxes.classes)]
     number = [classes.index(name) for name in labels.classes]
@@ -72,3 +74,27 @@ def mix(boxes: Dataset, labels: Dataset) -> Dataset:
         reader=MixedReader(boxes, labels),
     )  # fmt: skip
     return Dataset(index, split=boxes.split)
+
+
+def load_mixed(text: str) -> DataIndex:
+    """The index of ``mix:BOXES,LABELS``: two sources as :func:`saccade.load_data` takes them.
+
+    The splits are those of the first; the images of the second (of its split train, where it has one) join the training images.
+
+    Raises:
+        UsageError: not two sources.
+    """
+    from saccade.data.load import load_data
+
+    sources = text.split(",")
+    if len(sources) != 2 or not all(sources):
+        raise UsageError(f"mix:{text}: two sources with a comma between, mix:BOXES,LABELS")
+    first = load_data(sources[0], "train", task="detect")
+    second = load_data(sources[1], task="classify")
+    if "train" in second.index.splits:
+        second = second.take("train")
+    every = Dataset(first.index, channels=first.channels)
+    index = mix(every, second).index
+    more = np.arange(len(every), len(every) + len(second))
+    splits = {name: np.concatenate([of, more]) if name in ("train", "trainval") else of for name, of in first.index.splits.items()}
+    return dataclasses.replace(index, splits=splits, problems=[*first.index.problems, *second.index.problems])
