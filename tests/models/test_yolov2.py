@@ -14,6 +14,7 @@ from saccade import UsageError, create_model, load_data, testing
 from saccade.models.darknet.layers import Reorg
 from saccade.models.darknet.model import load_darknet
 from saccade.models.darknet.weights import read_weights, units, write_weights
+from saccade.models.registry import default_recipe, find
 from saccade.types.geometry import Geometry
 from saccade.types.recipe import Recipe
 from saccade.types.sample import collate
@@ -228,16 +229,16 @@ def test_D19_one_box_by_hand():
     assert found.scores.tolist() == pytest.approx([sigmoid(2) * math.exp(3) / (math.exp(3) + 2)])
 
 
-def test_D19_batches_of_sides_320_to_512(monkeypatch):
+def test_D19_batches_of_sides_320_to_608():
     model = on_meta("yolov2_tiny").train()
-    model.configure(Recipe(multi_scale=0.23))
+    model.configure(default_recipe(find("yolov2_tiny")))
     sides = set()
     torch.manual_seed(0)
-    for _ in range(60):
+    for _ in range(120):
         images, targets = model.rescaled(torch.zeros(1, 1, 416, 416), [{"boxes": torch.tensor([[0.0, 0, 416, 208]])}])
         sides.add(images.shape[-1])
         assert targets[0]["boxes"].tolist() == [[0, 0, pytest.approx(images.shape[-1]), pytest.approx(images.shape[-1] / 2)]]
-    assert sides == set(range(320, 513, 32))
+    assert sides == set(range(320, 609, 32))
 
 
 @pytest.mark.parametrize("name", ["yolov2", "yolov2_tiny", "yolov2_darknet"])

@@ -392,7 +392,7 @@ def test_D23_assignments_tell_what_the_loss_learns():
 def test_D23_recipes_of_all_five_and_several_sizes():
     """``multi_scale`` changes the side of a batch in training, never in eval."""
     model = tiny()
-    model.configure(Recipe(multi_scale=0.5))
+    model.configure(Recipe(multi_scale=(0.5, 1.5)))
     seen = []
     network = model.raw
     model.raw = lambda images: seen.append(images.shape[-1]) or network(images)
@@ -404,6 +404,9 @@ def test_D23_recipes_of_all_five_and_several_sizes():
     seen.clear()
     model.eval().losses(batch.images, batch.targets)
     assert seen == [64]
+    for given in ((0.5,), (1.5, 0.5)):
+        with pytest.raises(saccade.UsageError, match="multi_scale is a least and a largest"):
+            model.configure(Recipe(multi_scale=given))
 
 
 def test_D23_overfits_eight_scenes():

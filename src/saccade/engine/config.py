@@ -25,9 +25,9 @@ RECIPE_HINTS = typing.get_type_hints(Recipe)
 # Ranges of the recipe's numbers; "[)" leaves the upper end out. What is not here lies in [0, 1e6].
 BOUNDS: dict[str, tuple[float, float, str]] = (
     dict.fromkeys(("epochs", "batch_size", "accumulate", "validate_every"), (1, 1e6, "[]"))
-    | dict.fromkeys(("momentum", "ema", "betas", "label_smoothing", "lr_gamma", "multi_scale"), (0, 1, "[)"))
+    | dict.fromkeys(("momentum", "ema", "betas", "label_smoothing", "lr_gamma"), (0, 1, "[)"))
     | dict.fromkeys(("lr_final", "hflip", "vflip", "blur", "erase", "mosaic", "translate", "close_augment"), (0, 1, "[]"))
-    | dict.fromkeys(("self_adversarial",), (0, 1, "[]"))
+    | {"self_adversarial": (0, 1, "[]"), "multi_scale": (0.1, 10, "[]")}
     | {"lr_steps": (0, 1, "(]"), "layer_decay": (0, 1, "(]"), "cached_views": (0, 1e3, "[]")}
 )
 

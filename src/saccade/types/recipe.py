@@ -79,7 +79,7 @@ class Recipe:
     mosaic: float = 0.0  # probability of a four-image mosaic
     mixup: float = 0.0  # alpha of mix-up; 0 = off
     cutmix: float = 0.0  # alpha of cut-mix; 0 = off
-    multi_scale: float = 0.0  # YOLO: each batch at a side within [1 - m, 1 + m] of the network's, in whole coarsest cells
+    multi_scale: tuple[float, ...] = ()  # YOLO: each batch at a side within these two shares of the network's, in whole coarsest cells
     self_adversarial: float = 0.0  # YOLOv4: probability that a batch is first changed against the network
     close_augment: float = 0.0  # last fraction of the run without mosaic, mix-up and cut-mix
 

@@ -65,7 +65,7 @@ class GridDetector(Detector):
 
     squared: ClassVar[bool] = False
     exclusive: ClassVar[bool] = False
-    multi_scale: float = 0.0
+    multi_scale: tuple[float, ...] = ()
 
     priors: Tensor
 
@@ -206,6 +206,8 @@ class GridDetector(Detector):
     def configure(self, recipe: Recipe) -> None:
         """Also takes ``recipe.multi_scale``."""
         super().configure(recipe)
+        if recipe.multi_scale and (len(recipe.multi_scale) != 2 or recipe.multi_scale[0] > recipe.multi_scale[1]):
+            raise UsageError(f"recipe.multi_scale is a least and a largest share of the side, as in [0.77, 1.46], not {recipe.multi_scale}")
         self.multi_scale = recipe.multi_scale
 
     def rescaled(self, images: Tensor, targets: list[Target]) -> tuple[Tensor, list[Target]]:
@@ -213,7 +215,7 @@ class GridDetector(Detector):
         if not (self.training and self.multi_scale):
             return images, targets
         step, side = max(self.strides), images.shape[-1]
-        low, high = (max(round(side * (1 + sign * self.multi_scale) / step), 1) for sign in (-1, 1))
+        low, high = (max(round(side * share / step), 1) for share in self.multi_scale)
         new = step * int(torch.randint(low, high + 1, ()))
         if new == side:
             return images, targets

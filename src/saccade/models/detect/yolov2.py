@@ -33,10 +33,10 @@ centre after the sigmoid, of the sides before the exponential, of the objectness
 
 Deviations. Darknet pulls the boxes of all cells towards their priors (weight 0.01) for the first 12 800 images; the last layer here starts
 small, so that boxes begin as priors. Boxes that lie by more than half in a crowd do not learn that they are empty. Sums are means over the
-images of the batch. The paper's sides for VOC are 320, 352, ..., 608 at 416; ``recipe.multi_scale`` goes as far down as up, 0.23 is 320 to
-512. Darknet keeps 0.99 of the running mean and variance a step, 0.9 here; see ``darknet19.py``. The recipe is ours, for hundreds of images
-and from scratch; the paper's: 160 epochs of SGD with momentum 0.9, decay 5e-4, rate 1e-3, a tenth of it from epochs 60 and 90 on, from
-weights of ImageNet (``--weights darknet19_448.conv.23`` starts there).
+images of the batch. A side is drawn for every batch, in the paper for every tenth. Darknet keeps 0.99 of the running mean and variance a
+step, 0.9 here; see ``darknet19.py``. The recipe is ours, for hundreds of images and from scratch; the paper's: 160 epochs of SGD with
+momentum 0.9, decay 5e-4, rate 1e-3, a tenth of it from epochs 60 and 90 on, from weights of ImageNet (``--weights
+darknet19_448.conv.23`` starts there).
 
 Pinned by tests: 13 x 13 x 125; 3072 and 1280 maps; numbers in the files of weights; Darknet's raw outputs; the loss with its loops written
 out.
@@ -333,7 +333,7 @@ def yolov2_tiny(
 
 SCRATCH = Recipe(
     epochs=60, batch_size=8, optimizer="adamw", lr=1e-3, weight_decay=0.05, warmup=3.0, lr_final=0.01, clip=10.0, ema=0.998,
-    hflip=0.5, scale=0.3, translate=0.1, brightness=0.3, saturation=0.5, multi_scale=0.23,
+    hflip=0.5, scale=0.3, translate=0.1, brightness=0.3, saturation=0.5, multi_scale=(320 / 416, 608 / 416),
 )  # fmt: skip
 """From scratch on hundreds of images."""
 

@@ -529,7 +529,7 @@ def yolov3_tiny(
 
 RECIPE = Recipe(
     epochs=60, batch_size=8, optimizer="adamw", lr=1e-3, weight_decay=0.01, warmup=2.0, lr_final=0.01, clip=10.0, ema=0.998,
-    channels_last=True, hflip=0.5, scale=0.3, translate=0.1, brightness=0.3, saturation=0.3, hue=0.05, multi_scale=0.25,
+    channels_last=True, hflip=0.5, scale=0.3, translate=0.1, brightness=0.3, saturation=0.3, hue=0.05, multi_scale=(320 / 416, 608 / 416),
 )  # fmt: skip
 
 RECIPES = {"yolov3": RECIPE, "yolov3_spp": RECIPE, "yolov3_tiny": RECIPE}

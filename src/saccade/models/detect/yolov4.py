@@ -425,7 +425,7 @@ def _check(name: str, pretrained: bool, size: int, width: float) -> None:
 
 RECIPE = Recipe(
     epochs=60, batch_size=8, optimizer="adamw", lr=1e-3, weight_decay=0.01, warmup=2.0, lr_final=0.01, clip=10.0, ema=0.998,
-    channels_last=True, hflip=0.5, scale=0.3, translate=0.1, brightness=0.3, saturation=0.3, hue=0.05, multi_scale=0.25,
+    channels_last=True, hflip=0.5, scale=0.3, translate=0.1, brightness=0.3, saturation=0.3, hue=0.05, multi_scale=(0.75, 1.25),
     mosaic=0.5, close_augment=0.2,
 )  # fmt: skip
 
