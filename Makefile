@@ -39,7 +39,7 @@ docs: $(STAMP)
 
 # Needs uv (any version that knows --no-emit-index-url); the lock names no registry, and what it pins stays unless it must change.
 lock:
-	uv pip compile pyproject.toml --extra dev --extra docs --universal --python-version 3.11 --generate-hashes \
+	uv pip compile pyproject.toml --extra dev --extra docs --extra parquet --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-emit-find-links --no-header -q -o requirements.lock
 
 clean:

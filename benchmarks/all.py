@@ -3,7 +3,7 @@
 python -m benchmarks.all [--quick] [--accuracy]
 
 One that fails does not stop the others; the exit status is 1 when any did. Each writes results/NAME.csv with the command in every row.
-The trainings on real images (benchmarks.accuracy, benchmarks.transfer) take hours and run with ``--accuracy`` only.
+The trainings on real images (benchmarks.accuracy, benchmarks.compare, benchmarks.transfer) take hours and run with ``--accuracy`` only.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ import time
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
-ARGUMENTS = {"accuracy": ["all"]}
+ARGUMENTS = {"accuracy": ["all"], "compare": ["all"]}
+LONG = ("accuracy", "compare", "transfer")
+"""Trainings on real images."""
 QUICK = {
     "coco_eval": ["--images", "200", "--rounds", "1"],
     "coco_read": ["--annotations", "20000", "--rounds", "1"],
@@ -23,9 +25,14 @@ QUICK = {
     "coverage": ["--images", "20", "--repetitions", "50"],
     "faster_rcnn": ["--rounds", "3"],
     "feature_cache": ["--quick"],
+    "denoise": ["--sets", "Set5", "--sigmas", "25", "--images", "1", "--methods", "median"],
+    "edges": ["--images", "1", "--thresholds", "3", "--detectors", "canny"],
     "fuzz": ["--count", "200"],
+    "haar": ["--stages", "3", "--features", "300", "--others", "300"],
+    "image_ops": ["--rounds", "1", "--megapixels", "0.1", "--operations", "invert"],
     "import_time": ["--quick"],
     "index_memory": ["--most", "20000"],
+    "loader": ["--quick"],
     "prediction": ["--quick"],
     "ssd": ["--rounds", "3"],
     "training": ["--quick"],
@@ -47,7 +54,7 @@ def main() -> None:
     arguments = parser.parse_args()
     failed = []
     for name in names():
-        if (name == "accuracy" or (name == "transfer" and not arguments.quick)) and not arguments.accuracy:
+        if name in LONG and not (arguments.accuracy or (name in QUICK and arguments.quick)):
             continue
         extra = ARGUMENTS.get(name, []) + (QUICK.get(name, []) if arguments.quick else [])
         print(f"-- {name}", flush=True)

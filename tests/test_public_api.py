@@ -35,7 +35,7 @@ def test_import_and_help_load_nothing_heavy(code):
 def test_public_names_are_these():
     assert saccade.__all__ == [
         "DataError", "Dataset", "Recipe", "Run", "SaccadeError", "UsageError", "check", "compare", "create_model", "evaluate",
-        "inspect", "list_models", "load", "load_darknet", "load_data", "model_info", "model_shape", "open_run", "predict", "resume",
+        "inspect", "list_models", "load", "load_darknet", "load_data", "mix", "model_info", "model_shape", "open_run", "predict", "resume",
         "train",
     ]  # fmt: skip
     assert len(saccade.__all__) <= 30

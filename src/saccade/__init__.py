@@ -17,8 +17,11 @@ from typing import TYPE_CHECKING, Any
 _os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
+    from saccade import features as features
+    from saccade import image as image
     from saccade.data.dataset import Dataset
     from saccade.data.load import load_data
+    from saccade.data.mixed import mix
     from saccade.engine.run import Run, open_run
     from saccade.models.darknet.model import load_darknet
     from saccade.models.registry import create_model
@@ -39,6 +42,7 @@ _WHERE = {
     "create_model": "saccade.models.registry",
     "load_darknet": "saccade.models.darknet.model",
     "load_data": "saccade.data.load",
+    "mix": "saccade.data.mixed",
     "Dataset": "saccade.data.dataset",
     "Recipe": "saccade.types.recipe",
     "train": "saccade.workflows.train",
@@ -72,6 +76,7 @@ __all__ = [
     "load",
     "load_darknet",
     "load_data",
+    "mix",
     "model_info",
     "model_shape",
     "open_run",
@@ -82,7 +87,13 @@ __all__ = [
 __version__ = "0.1.0"
 
 
+_ROOMS = ("features", "image")
+"""Packages that are attributes too: ``saccade.image.median(...)``."""
+
+
 def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return importlib.import_module(f"saccade.{name}")
     if name not in _WHERE:
         raise AttributeError(f"module 'saccade' has no attribute {name!r}")
     value = getattr(importlib.import_module(_WHERE[name]), name)
@@ -91,4 +102,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_ROOMS})

@@ -17,7 +17,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import typer
 
-from saccade.cli import check, compare, data, demo, evaluate, models, predict, train
+from saccade.cli import check, compare, data, demo, evaluate, export, features, image, models, predict, train
 from saccade.types.errors import SaccadeError, UsageError, one_line
 
 INTERRUPTED = 130
@@ -36,9 +36,12 @@ app.command("check")(check.check)
 app.command("eval")(evaluate.evaluate)
 app.command("predict")(predict.predict)
 app.command("compare")(compare.compare)
+app.command("export")(export.export)
 app.command("demo")(demo.demo)
+app.command("image", cls=image.ImageCommand)(image.image)
 app.add_typer(models.app, name="models")
 app.add_typer(data.app, name="data")
+app.add_typer(features.app, name="features")
 
 
 def _version(show: bool) -> None:

@@ -83,6 +83,53 @@ def read_image(path: str | Path, channels: int | None = None) -> tv_tensors.Imag
         return tv_tensors.Image(torch.from_numpy(_planes(image, path, channels)))
 
 
+def read_array(path: str | Path) -> np.ndarray:
+    """Decode an image with all that it holds: (H, W) grey, or (H, W, C) with C 2 (grey and alpha), 3 (RGB) or 4; 8 or 16 bits.
+
+    For work on pixels (uint8, or uint16 of 16-bit files), where :func:`read_image` is for models. Palettes become
+    colours, CMYK and the like RGB; EXIF orientation is applied. OpenCV decodes colours of 16 bits, which Pillow cuts to 8.
+
+    Raises:
+        DataError: as :func:`read_image`.
+    """
+    with _opened(path) as image:
+        turn, deep = _orientation(image), _is_deep_color(image)
+        if deep and image.format == "TIFF":
+            turn = Image.Image.getexif(image).get(_ORIENTATION, 1)
+        if deep:
+            mode = image.mode
+            image.load()  # a truncated file is found here
+            return np.array(_turned(_deep_color(file_bytes(path), mode), turn), order="C")
+        if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+            values = np.asarray(image)
+            if values.dtype.kind == "f" or (values.itemsize > 2 and (values.min() < 0 or values.max() > 65535)):
+                raise DataError(path, f"holds pixels of mode {image.mode}", hint="save it with 8 or 16 bits")
+            return np.array(_turned(values.astype(np.uint16), turn), order="C")
+        clear = "transparency" in image.info or image.mode in ("LA", "La", "PA", "RGBA", "RGBa")
+        grey = image.mode in ("1", "L", "LA", "La")
+        return np.array(_turned(np.asarray(image.convert(("L" if grey else "RGB") + ("A" if clear else ""))), turn), order="C")
+
+
+def _is_deep_color(image: Image.Image) -> bool:
+    """Whether a file holds 16 bits a channel of colours or of grey and alpha, as its decoder's raw mode says ("RGB;16B")."""
+    tile = getattr(image, "tile", None)
+    args = tile[0].args if tile else ""
+    raw = args[0] if isinstance(args, tuple) and args else args
+    return image.mode in ("RGB", "RGBA", "RGBX", "LA") and isinstance(raw, str) and ";16" in raw
+
+
+def _deep_color(content: bytes, mode: str) -> np.ndarray:
+    """(H, W, C) uint16 of a file's bytes, as stored (not turned)."""
+    import cv2
+
+    array = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    if array is None or array.ndim != 3:
+        raise ValueError("16-bit colours of an unknown layout")
+    if mode == "LA":
+        return array[..., [0, 3]] if array.shape[2] == 4 else array
+    return array[..., [2, 1, 0, 3] if array.shape[2] == 4 else [2, 1, 0]]
+
+
 def pillow_tensor(image: Image.Image) -> torch.Tensor:
     """(C, H, W) uint8 of a Pillow image, as :func:`read_image` gives for its file; the image is not changed.
 

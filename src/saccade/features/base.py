@@ -18,7 +18,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import typing
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar
 
@@ -100,20 +100,39 @@ def create_features(text: str, *, in_chans: int = 3, pretrained: bool = False) -
         raise UsageError(f"no weights are published for the features {kind!r}: leave pretrained off")
     module, _, class_name = KINDS[kind].partition(":")
     extractor = getattr(importlib.import_module(module), class_name)
-    hints = typing.get_type_hints(extractor.__init__)
-    known = [p for p in inspect.signature(extractor).parameters if p not in ("in_chans", "architecture", "pretrained")]
-    options: dict[str, Any] = {}
-    for item in query.split("&") if query else ():
-        option, equals, value = item.partition("=")
-        if option not in known:
-            raise UsageError(f"the features {kind!r} have no option {option!r}{suggest(option, known)}")
-        try:
-            options[option] = coerce(value if equals else "", hints[option])
-        except ValueError as error:
-            raise UsageError(f"features {text!r}: {option}={value!r}: {error}") from None
+    options = read_options(query, extractor, text=text, leave=("in_chans", "architecture", "pretrained"))
     if kind == "timm":
         options |= {"architecture": architecture, "pretrained": pretrained}
     return extractor(in_chans=in_chans, **options)
+
+
+def read_options(
+    query: str, function: Any, *, text: str, given: Mapping[str, Any] | None = None, leave: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The options ``"radius=2&grid=8"`` of a function or class, as its annotations want them.
+
+    Args:
+        query: what follows the question mark; "" for none.
+        function: whose keyword arguments the options are.
+        text: the whole description, for messages.
+        given: more options, which win.
+        leave: arguments that are no options.
+
+    Raises:
+        UsageError: unknown option (with a suggestion), or a value that does not fit.
+    """
+    hints = typing.get_type_hints(vars(function).get("__init__", function))
+    known = [p.name for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY and p.name not in leave]
+    items: list[tuple[str, Any]] = [(item.partition("=")[0], item.partition("=")[2]) for item in query.split("&") if query]
+    options: dict[str, Any] = {}
+    for option, value in [*items, *(given or {}).items()]:
+        if option not in known:
+            raise UsageError(f"the features {text.partition('?')[0]!r} have no option {option!r}{suggest(option, known)}")
+        try:
+            options[option] = coerce(value, hints[option])
+        except ValueError as error:
+            raise UsageError(f"features {text!r}: {option}={value!r}: {error}") from None
+    return options
 
 
 def check_range(low: float, high: float, **options: float) -> None:

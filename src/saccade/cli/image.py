@@ -1,0 +1,209 @@
+"""saccade image: the verb."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from saccade.cli import options as o
+from saccade.types.errors import SaccadeError
+
+_RAW = "saccade.image.words"
+
+
+class ImageCommand(TyperCommand):
+    """Remembers the words in order: a --set belongs to the operation or --then before it."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        ctx.meta[_RAW] = list(args)
+        return super().parse_args(ctx, args)
+
+
+def image(
+    context: typer.Context,
+    operation: Annotated[str, typer.Argument(metavar="OP", help="An operation; or list, sheet OP, histogram.")],
+    paths: Annotated[list[str] | None, typer.Argument(metavar="IN... OUT", help="Files, folders, globs; then a file or folder.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A parameter of the operation before it; can be repeated.")
+    ] = None,
+    then: Annotated[list[str] | None, typer.Option("--then", metavar="OP", help="An operation on the result; can be repeated.")] = None,
+    over: Annotated[
+        str | None, typer.Option("--over", metavar="NAME=FIRST:LAST:COUNT", help="sheet: the parameter and its values, or NAME=A,B,C.")
+    ] = None,
+    alpha: Annotated[
+        bool, typer.Option("--alpha/--no-alpha", help="Keep the alpha channel where the operation allows, or drop it.")
+    ] = True,
+    form: Annotated[str | None, typer.Option("--form", help="Suffix of results in a folder; else that of the input.")] = None,
+    workers: Annotated[int | None, typer.Option("--workers", min=0, help="Processes for a folder; never changes a result.")] = None,
+    as_json: o.Json = False,
+) -> None:
+    """Image operations on files and folders: filters, edges, noise, colour, geometry ... EXIF turns are honoured, 16 bits and alpha kept.
+
+    An operation that gives no image (a histogram, a quality) prints its answer and takes no OUT.
+
+    Examples:
+      saccade image list
+
+      saccade image list median
+
+      saccade image median photos/0.jpg smooth.png --set size=5
+
+      saccade image rgb_to_gray photos/ edges/ --form png --then gaussian --set sigma=1.5 --then sobel
+
+      saccade image sheet gaussian --over sigma=0.5:5:10 photos/0.jpg sheet.png
+
+      saccade image histogram photos/0.jpg histogram.png
+    """
+    words = list(paths or [])
+    if operation == "list":
+        _list(words, as_json)
+        return
+    chains = _in_order(context.meta[_RAW])
+    if operation == "sheet":
+        _sheet(words, chains, over, alpha, as_json)
+        return
+    from saccade.types.errors import UsageError
+
+    if over is not None:
+        raise UsageError("--over belongs to saccade image sheet OP")
+    if operation == "histogram":
+        _histogram(words, chains, alpha, as_json)
+        return
+    _apply(operation, words, chains, alpha, form, workers, as_json)
+
+
+def _in_order(words: list[str]) -> list[tuple[str, list[str]]]:
+    """(operation, settings) of each --then in order; the first operation is called ""."""
+    chains: list[tuple[str, list[str]]] = [("", [])]
+    rest = iter(words)
+    for word in rest:
+        if word == "--":
+            break
+        option, equals, value = word.partition("=")
+        if option in ("--set", "--then"):
+            value = value if equals else next(rest, "")
+            if option == "--then":
+                chains.append((value, []))
+            else:
+                chains[-1][1].append(value)
+    return chains
+
+
+def _apply(
+    operation: str, words: list[str], chains: list[tuple[str, list[str]]], alpha: bool, form: str | None, workers: int | None, as_json: bool
+) -> None:
+    from saccade.types.errors import UsageError
+    from saccade.workflows import image as workflow
+
+    steps = [workflow.make_step(name or operation, settings) for name, settings in chains]
+    problems: list[SaccadeError] = []
+    if steps[-1].operation.gives == "value":
+        if not words:
+            raise UsageError(f"saccade image {operation} IN...: name an image")
+        several = steps[0].operation.inputs == 1 and len(workflow.read_inputs(words)) > 1
+        answers = list(workflow.values(steps, words, alpha=alpha, failed=problems.append if several else None))
+        _name(problems)
+        if as_json:
+            o.emit([{"image": path, steps[-1].name: value} for path, value in answers])
+        else:
+            for path, value in answers:
+                typer.echo(f"{path}: {value}")
+        if problems:
+            raise typer.Exit(1)
+        return
+    if len(words) < 2:
+        raise UsageError(f"saccade image {operation} IN... OUT: name an image, and a file or folder for the result")
+    tasks = workflow.plan(steps, words[:-1], words[-1], form)
+
+    def progress(done: int, count: int) -> None:
+        print(f"\r{done}/{count} images", end="" if done < count else "\n", file=sys.stderr, flush=True)
+
+    shown = progress if sys.stderr.isatty() and not as_json and len(tasks) > 1 else None
+    several = len(tasks) > 1
+    written = workflow.apply(steps, tasks, alpha=alpha, workers=workers, progress=shown, failed=problems.append if several else None)
+    _name(problems)
+    if as_json:
+        o.emit({"written": written, "failed": [str(p) for p in problems]})
+    else:
+        place = written[0] if len(written) == 1 else words[-1]
+        typer.echo(f"{len(written)} image{'s' * (len(written) != 1)} -> {place}" + (f", {len(problems)} failed" if problems else ""))
+    if problems:
+        raise typer.Exit(1)
+
+
+def _name(problems: list[SaccadeError]) -> None:
+    for problem in problems:
+        print(f"saccade: failed: {problem}", file=sys.stderr)
+
+
+def _list(words: list[str], as_json: bool) -> None:
+    from saccade.types.errors import UsageError
+    from saccade.workflows import image as workflow
+
+    if len(words) > 1:
+        raise UsageError("saccade image list takes one operation or none")
+    rows = [row for row in workflow.listing() if not words or row["name"] == workflow.operation_named(words[0]).name]
+    if as_json:
+        o.emit(rows)
+        return
+    if not words:
+        for row in rows:
+            typer.echo(f"{row['row']:<4} {row['name']:<24} {row['summary']}")
+        return
+    row = rows[0]
+    typer.echo(f"{row['name']} ({row['row']}): {row['summary']}\n  {row['formula']}")
+    for parameter in row["parameters"]:
+        default = f" = {parameter['default']}" if "default" in parameter else " (required)"
+        typer.echo(f"  --set {parameter['name']}: {parameter['type']}{default}")
+    typer.echo(f"  images: {row['images']}; gives: {row['gives']}; alpha: {row['alpha']}")
+
+
+def _sheet(words: list[str], chains: list[tuple[str, list[str]]], over: str | None, alpha: bool, as_json: bool) -> None:
+    from pathlib import Path
+
+    from saccade.types.errors import UsageError
+    from saccade.types.files import atomic
+    from saccade.workflows import image as workflow
+
+    if len(words) != 3 or over is None:
+        raise UsageError("saccade image sheet OP --over NAME=FIRST:LAST:COUNT IN OUT")
+    if len(chains) > 1:
+        raise UsageError("a sheet shows one operation; --then does not go with it")
+    name, source, out = words
+    key, numbers = workflow.parse_over(name, over)
+    step = workflow.make_step(name, chains[0][1], later=[key])
+    if Path(out).suffix.lower() not in workflow.WRITTEN:
+        raise UsageError(f"{out}: an image is written as {', '.join(workflow.WRITTEN)}")
+    picture = workflow.contact_sheet(step, key, numbers, workflow.load_file(source, alpha))
+    with atomic(Path(out)) as temporary:
+        picture.save(temporary)
+    if as_json:
+        o.emit({"written": [out], "parameter": key, "values": numbers})
+    else:
+        typer.echo(f"{len(numbers)} values of {key} -> {out}")
+
+
+def _histogram(words: list[str], chains: list[tuple[str, list[str]]], alpha: bool, as_json: bool) -> None:
+    from pathlib import Path
+
+    from saccade.types.errors import UsageError
+    from saccade.types.files import atomic
+    from saccade.workflows import image as workflow
+
+    if len(chains) > 1:
+        raise UsageError("a histogram is no image, so nothing can follow it; put the other operation first, and write its result")
+    step = workflow.make_step("histogram", chains[0][1])
+    if as_json and len(words) == 1:
+        (answer,) = workflow.values([step], words, alpha=alpha)
+        o.emit({"image": answer[0], "histogram": answer[1]})
+        return
+    if len(words) != 2 or Path(words[1]).suffix.lower() not in workflow.WRITTEN:
+        raise UsageError("saccade image histogram IN OUT.png (or --json with IN alone, for the counts)")
+    pixels = workflow.load_file(words[0], alpha=False)
+    picture = workflow.histogram_picture(pixels, **step.arguments)
+    with atomic(Path(words[1])) as temporary:
+        picture.save(temporary)
+    typer.echo(f"histogram of {words[0]} -> {words[1]}")

@@ -1,0 +1,369 @@
+"""Operations on the whole image (canon I12): the Fourier transform and filters in it, Hough's lines and circles, histogram matching.
+
+Frequencies are in cycles per pixel, 0 to 0.5 along an axis, whatever the size. A transform sees the image as periodic; ``border`` other
+than "wrap" adds a frame first. Transforms by SciPy, which keeps float32 and takes any size; each channel by itself.
+
+Papers: Butterworth (1930). Hough: US patent 3069654 (1962); Duda, Hart: Use of the Hough Transformation to Detect Lines and Curves in
+Pictures (1972).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import numpy as np
+
+from saccade.image.base import Border, border_names, each_channel, from_float, look_up, luma, operation, pad, to_float, white, within
+from saccade.image.edges import canny
+from saccade.image.filters import Output
+from saccade.types.errors import UsageError
+
+Kind = Literal["ideal", "butterworth", "gaussian"]
+
+
+# ---------------------------------------------------------------------------------------------------------------- Fourier
+
+
+@operation(row="I12", formula="g = log(1 + |F|) / max, F = DFT(f), frequency 0 in the middle")
+def fft_magnitude(image: np.ndarray, output: Output = "same") -> np.ndarray:
+    """The magnitude of the Fourier transform, frequency 0 at (H // 2, W // 2). SciPy.
+
+    Args:
+        image: any image.
+        output: "same": logarithmic, the greatest white; "float": ``|F|`` itself, float, of an image in 0..1.
+    """
+    magnitude = np.abs(_spectrum(image))
+    if output == "float":
+        return magnitude
+    magnitude = np.log1p(magnitude, out=magnitude)
+    return from_float(magnitude / max(float(magnitude.max()), 1e-12), image.dtype)
+
+
+@operation(row="I12", formula="g = arg(F), F = DFT(f), frequency 0 in the middle")
+def fft_phase(image: np.ndarray, output: Output = "same") -> np.ndarray:
+    """The phase of the Fourier transform, frequency 0 at (H // 2, W // 2). SciPy.
+
+    Args:
+        image: any image.
+        output: "same": -pi..pi laid over the range; "float": radians.
+    """
+    phase = np.angle(_spectrum(image))
+    return phase if output == "float" else from_float(phase / (2 * np.pi) + 0.5, image.dtype)
+
+
+def from_spectrum(magnitude: np.ndarray, phase: np.ndarray) -> np.ndarray:
+    """The image of a magnitude and a phase as the operations give them with ``output="float"``: float, not clipped.
+
+    >>> x = np.random.default_rng(0).random((5, 4))
+    >>> bool(np.allclose(from_spectrum(fft_magnitude(x, output="float"), fft_phase(x, output="float")), x))
+    True
+    """
+    from scipy import fft
+
+    spectrum = fft.ifftshift(magnitude * np.exp(1j * phase), axes=(0, 1))
+    image: np.ndarray = fft.ifft2(spectrum, axes=(0, 1)).real
+    return image
+
+
+def _spectrum(image: np.ndarray) -> np.ndarray:
+    from scipy import fft
+
+    out: np.ndarray = fft.fftshift(fft.fft2(to_float(image), axes=(0, 1)), axes=(0, 1))
+    return out
+
+
+def frequencies(shape: tuple[int, int]) -> np.ndarray:
+    """(H, W // 2 + 1) distance from frequency 0 in cycles per pixel, of a real image's half spectrum as ``rfft2`` orders it."""
+    return np.hypot(np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1]))
+
+
+def transfer(shape: tuple[int, int], cutoff: float, kind: str = "butterworth", order: int = 2) -> np.ndarray:
+    """What a low-pass lets through of each frequency, on the half spectrum of :func:`frequencies`.
+
+    * ideal: 1 up to the cutoff, 0 beyond
+    * butterworth: ``1 / (1 + (f / cutoff)^(2 order))``: a half at the cutoff
+    * gaussian: ``exp(-f^2 / (2 cutoff^2))``: 0.607 at the cutoff
+    """
+    within(cutoff, 0, 1, "the cutoff", open_low=True)
+    within(order, 1, 100, "order")
+    f = frequencies(shape)
+    if kind == "ideal":
+        return (f <= cutoff).astype(np.float64)
+    if kind == "gaussian":
+        return np.exp(-(f**2) / (2 * cutoff**2))
+    with np.errstate(over="ignore"):
+        return 1 / (1 + (f / cutoff) ** (2 * order))
+
+
+def filtered(image: np.ndarray, response: np.ndarray) -> np.ndarray:
+    """A float image (H, W) times a response (H, W // 2 + 1) in its half spectrum; periodic, not clipped."""
+    from scipy import fft
+
+    spectrum = fft.rfft2(image)
+    spectrum *= response.astype(spectrum.dtype if np.iscomplexobj(response) else spectrum.real.dtype)
+    out: np.ndarray = fft.irfft2(spectrum, s=image.shape)
+    return out
+
+
+@operation(row="I12", formula="g = IDFT(H F), H near 1 below the cutoff")
+def low_pass(image: np.ndarray, cutoff: float = 0.1, kind: Kind = "butterworth", order: int = 2, border: Border = "wrap") -> np.ndarray:
+    """Keeps what varies slowly. SciPy's transforms; see :func:`transfer`.
+
+    Args:
+        image: any image.
+        cutoff: frequency in cycles per pixel.
+        kind: of the fall-off: ideal (rings), butterworth, gaussian (does not ring).
+        order: of Butterworth's fall-off.
+        border: "wrap": periodic; others: half a frame to each side, cut off afterwards.
+    """
+    return from_float(_passed(image, (cutoff, None), kind, order, border), image.dtype)
+
+
+@operation(row="I12", formula="g = IDFT((1 - H) F), H a low-pass")
+def high_pass(
+    image: np.ndarray,
+    cutoff: float = 0.1,
+    kind: Kind = "butterworth",
+    order: int = 2,
+    border: Border = "wrap",
+    output: Output = "same",
+) -> np.ndarray:
+    """Keeps what varies fast; even ground becomes 0. SciPy's transforms.
+
+    Args:
+        image: any image.
+        cutoff: frequency in cycles per pixel.
+        kind: as of :func:`low_pass`.
+        order: of Butterworth's fall-off.
+        border: as of :func:`low_pass`.
+        output: "same" (absolute) or "float" (signed, in units of the range).
+    """
+    return _signed(_passed(image, (None, cutoff), kind, order, border), image, output)
+
+
+@operation(row="I12", formula="g = IDFT(H_high (1 - H_low) F)")
+def band_pass(
+    image: np.ndarray,
+    low: float = 0.05,
+    high: float = 0.2,
+    kind: Kind = "butterworth",
+    order: int = 2,
+    border: Border = "wrap",
+    output: Output = "same",
+) -> np.ndarray:
+    """Keeps what varies neither slowly nor fast. SciPy's transforms.
+
+    Args:
+        image: any image.
+        low: lower cutoff in cycles per pixel.
+        high: upper cutoff.
+        kind: as of :func:`low_pass`.
+        order: of Butterworth's fall-off.
+        border: as of :func:`low_pass`.
+        output: "same" (absolute) or "float" (signed, in units of the range).
+    """
+    if low >= high:
+        raise UsageError(f"low={low:g} is not below high={high:g}")
+    return _signed(_passed(image, (high, low), kind, order, border), image, output)
+
+
+def _passed(image: np.ndarray, cutoffs: tuple[float | None, float | None], kind: str, order: int, border: str) -> np.ndarray:
+    """Floats in units of the range after a low-pass and a high-pass, each where it has a cutoff."""
+    border_names(border)
+    rows, columns = (0, 0) if border == "wrap" else ((image.shape[0] + 1) // 2, (image.shape[1] + 1) // 2)
+    wide = pad(to_float(image), (rows, rows), (columns, columns), border)
+    below, above = cutoffs
+    response = np.ones(1) if below is None else transfer(wide.shape[:2], below, kind, order)
+    if above is not None:
+        response = response * (1 - transfer(wide.shape[:2], above, kind, order))
+    out = each_channel(wide, lambda x: filtered(x, response))
+    return out[rows : rows + image.shape[0], columns : columns + image.shape[1]]
+
+
+def _signed(response: np.ndarray, image: np.ndarray, output: str) -> np.ndarray:
+    return response if output == "float" else from_float(np.abs(response), image.dtype)
+
+
+# ------------------------------------------------------------------------------------------------------------------ Hough
+
+
+@operation(row="I12", formula="x cos(theta) + y sin(theta) = rho, the cells with most votes", gives="value", masks=True)
+def find_lines(
+    image: np.ndarray,
+    votes: int = 100,
+    count: int = 10,
+    degrees: float = 1.0,
+    apart: tuple[float, float] = (10.0, 5.0),
+    edges: bool = False,
+) -> np.ndarray:
+    """Straight lines by Hough's transform. OpenCV's HoughLines.
+
+    Args:
+        image: any image; its edges by :func:`canny` (sigma 1.5, thresholds 0.2 and 0.5) vote.
+        votes: least number of edge pixels on a line.
+        count: at most so many lines, strongest first.
+        degrees: step of the angle; the step of the distance is a pixel.
+        apart: pixels and degrees; of lines that are nearer in both, only the strongest stays.
+        edges: the image is an edge map or mask already: every pixel above 0 votes.
+
+    Returns:
+        (N, 3) float32 rho, theta, votes: ``x cos(theta) + y sin(theta) = rho``, theta in degrees, 0 <= theta < 180, y down.
+    """
+    import cv2
+
+    within(votes, 1, 1e9, "votes")
+    within(count, 0, 1e6, "count")
+    within(degrees, 0.05, 45, "degrees")
+    grey = luma(image)
+    voters = (grey > 0).astype(np.uint8) if edges else _plain_canny(grey)
+    found = cv2.HoughLinesWithAccumulator(voters, 1, math.radians(degrees), int(votes) - 1)
+    if found is None:
+        return np.zeros((0, 3), np.float32)
+    rest = found.reshape(-1, 3) * np.array([1, 180 / np.pi, 1], np.float32)
+    lines: list[np.ndarray] = []
+    while len(rest) and len(lines) < count:
+        rho, theta, _ = rest[0]
+        lines.append(rest[0])
+        turned = np.abs(rest[:, 1] - theta) > 90  # the angle 179 with rho is nearly the angle 0 with -rho
+        shift, angle = np.where(turned, rest[:, 0] + rho, rest[:, 0] - rho), np.abs(rest[:, 1] - theta)
+        near = (np.abs(shift) <= apart[0]) & (np.where(turned, 180 - angle, angle) <= apart[1])
+        near[0] = True
+        rest = rest[~near]
+    return np.array(lines, np.float32).reshape(-1, 3)
+
+
+@operation(row="I12", formula="(x - a)^2 + (y - b)^2 = r^2, the centres and radii with most votes", gives="value")
+def find_circles(
+    image: np.ndarray,
+    least: int = 5,
+    most: int = 0,
+    apart: float = 20.0,
+    high: float = 1.2,
+    roundness: float = 0.85,
+    count: int = 20,
+) -> np.ndarray:
+    """Circles by Hough's transform with gradients. OpenCV's HoughCircles (HOUGH_GRADIENT_ALT), on 8 bits.
+
+    Args:
+        image: any image.
+        least: radius in pixels.
+        most: radius; 0 for as large as the image.
+        apart: least distance between centres.
+        high: upper threshold of the edges, in units of the range; half of it is the lower one. Of Scharr's kernel: above Sobel's.
+        roundness: how much of a circle must be there, up to 1.
+        count: at most so many circles, strongest first.
+
+    Returns:
+        (N, 3) float32 x, y, radius in pixels; pixel centres are whole numbers.
+    """
+    import cv2
+
+    within(least, 0, 1e5, "least")
+    within(apart, 1, 1e6, "apart")
+    within(high, 0.01, 15, "high")
+    within(roundness, 0, 1, "roundness", open_low=True)
+    within(count, 0, 1e6, "count")
+    grey = from_float(to_float(luma(image)), np.uint8)
+    if most and most < least:
+        raise UsageError(f"the radius lies in least={least}..most={most}: nothing does")
+    found = cv2.HoughCircles(grey, cv2.HOUGH_GRADIENT_ALT, 1.5, apart, None, high * 255, roundness, least, most or max(least, *grey.shape))
+    return np.zeros((0, 3), np.float32) if found is None else found.reshape(-1, found.shape[-1])[:count, :3].astype(np.float32)
+
+
+@operation(row="I12", formula="the image with the lines of find_lines drawn on it", alpha="refuse", masks=True)
+def hough_lines(
+    image: np.ndarray,
+    votes: int = 100,
+    count: int = 10,
+    degrees: float = 1.0,
+    apart: tuple[float, float] = (10.0, 5.0),
+    edges: bool = False,
+) -> np.ndarray:
+    """The lines of :func:`find_lines` drawn on the image. OpenCV.
+
+    Args:
+        image: any image; on grey the lines are white.
+        votes: least number of edge pixels on a line.
+        count: at most so many lines, strongest first.
+        degrees: step of the angle.
+        apart: pixels and degrees; of lines that are nearer in both, only the strongest stays.
+        edges: the image is an edge map already.
+    """
+    import cv2
+
+    out = image.copy()
+    reach = sum(image.shape[:2])
+    for rho, theta, _ in find_lines(image, votes, count, degrees, apart, edges):
+        c, s = math.cos(math.radians(theta)), math.sin(math.radians(theta))
+        ends = [(round(c * rho - k * s * reach), round(s * rho + k * c * reach)) for k in (-1, 1)]
+        cv2.line(out, ends[0], ends[1], _ink(image), 1 + min(image.shape[:2]) // 400)
+    return out
+
+
+@operation(row="I12", formula="the image with the circles of find_circles drawn on it", alpha="refuse")
+def hough_circles(
+    image: np.ndarray,
+    least: int = 5,
+    most: int = 0,
+    apart: float = 20.0,
+    high: float = 1.2,
+    roundness: float = 0.85,
+    count: int = 20,
+) -> np.ndarray:
+    """The circles of :func:`find_circles` drawn on the image. OpenCV.
+
+    Args:
+        image: any image; on grey the circles are white.
+        least: radius in pixels.
+        most: radius; 0 for as large as the image.
+        apart: least distance between centres.
+        high: upper threshold of the edges, in units of the range.
+        roundness: how much of a circle must be there, up to 1.
+        count: at most so many circles, strongest first.
+    """
+    import cv2
+
+    out = image.copy()
+    for x, y, radius in find_circles(image, least=least, most=most, apart=apart, high=high, roundness=roundness, count=count):
+        cv2.circle(out, (round(float(x)), round(float(y))), round(float(radius)), _ink(image), 1 + min(image.shape[:2]) // 400)
+    return out
+
+
+def _plain_canny(grey: np.ndarray) -> np.ndarray:
+    return (canny(grey, sigma=1.5, low=0.2, high=0.5) > 0).astype(np.uint8)
+
+
+def _ink(image: np.ndarray) -> tuple[float, float, float] | float:
+    return (white(image), 0.0, 0.0) if image.ndim == 3 else white(image)
+
+
+# -------------------------------------------------------------------------------------------------------------- histogram
+
+
+@operation(row="I12", formula="g = inverse CDF of the reference at the CDF of f", inputs=2)
+def match_histogram(image: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """The image with the reference's histogram, each channel by itself. Ours on NumPy; scikit-image's truncates where this rounds.
+
+    Args:
+        image: any image.
+        reference: of the same dtype and number of channels; of any size.
+    """
+    if image.ndim != reference.ndim or image.shape[2:] != reference.shape[2:]:
+        raise UsageError(f"match_histogram takes images with equally many channels, not {image.shape} and {reference.shape}")
+    if image.ndim == 2:
+        return _matched(image, reference)
+    return np.stack([_matched(np.ascontiguousarray(image[..., c]), reference[..., c]) for c in range(image.shape[2])], axis=-1)
+
+
+def _matched(image: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    if image.dtype.kind == "f":
+        _, where, counts = np.unique(image, return_inverse=True, return_counts=True)
+        values, wanted = np.unique(reference, return_counts=True)
+        table = np.interp(np.cumsum(counts) / image.size, np.cumsum(wanted) / reference.size, values)
+        return table[where.reshape(image.shape)].astype(image.dtype)
+    levels = int(white(image)) + 1
+    counts, wanted = (np.bincount(x.reshape(-1), minlength=levels) for x in (image, reference))
+    present = np.flatnonzero(wanted)
+    table = np.interp(np.cumsum(counts) / image.size, np.cumsum(wanted)[present] / reference.size, present)
+    return look_up(image, np.rint(table).astype(image.dtype))

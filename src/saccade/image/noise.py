@@ -1,0 +1,149 @@
+"""Noise models (canon I10), for every value by itself; the same ``seed`` gives the same noise (NumPy's PCG64).
+
+Strengths are in units of the image's range: ``sigma=25 / 255`` is what papers call sigma 25. Noisy values are clipped to the range and
+rounded to the dtype, as a camera does it: on very dark or bright ground the noise is therefore not symmetric.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+
+from saccade.image.base import from_float, operation, to_float, white, within
+from saccade.image.filters import in_strips
+
+
+@operation(row="I10", formula="g = f + n, n ~ N(mean, sigma^2)")
+def gaussian_noise(image: np.ndarray, sigma: float = 0.1, mean: float = 0.0, seed: int = 0) -> np.ndarray:
+    """Additive Gaussian noise, as of a sensor's electronics. NumPy.
+
+    Args:
+        image: any image.
+        sigma: deviation of the noise.
+        mean: of the noise.
+        seed: of the noise.
+    """
+    normal = _normal(image, sigma, mean, seed)
+
+    def change(strip: np.ndarray) -> np.ndarray:
+        noise = normal(strip.shape)
+        noise += to_float(strip)
+        return from_float(noise, image.dtype)
+
+    return in_strips(image, change)
+
+
+@operation(row="I10", formula="g = f n, n ~ N(mean, sigma^2)")
+def multiplicative_noise(image: np.ndarray, sigma: float = 0.1, mean: float = 1.0, seed: int = 0) -> np.ndarray:
+    """Multiplicative Gaussian noise: the brighter, the noisier. NumPy.
+
+    Args:
+        image: any image.
+        sigma: deviation of the factor.
+        mean: of the factor.
+        seed: of the noise.
+    """
+    return _factored(image, _normal(image, sigma, mean, seed))
+
+
+@operation(row="I10", formula="g = f n, n of mean 1 and the given variance")
+def speckle(
+    image: np.ndarray, variance: float = 0.04, distribution: Literal["gamma", "gaussian", "uniform"] = "gamma", seed: int = 0
+) -> np.ndarray:
+    """Speckle of coherent light or radar: a factor of mean 1. NumPy.
+
+    Args:
+        image: any image.
+        variance: of the factor; that of radar is 1 over the number of looks.
+        distribution: "gamma": intensity of fully developed speckle (Goodman 1976), never negative; "gaussian" as scikit-image has it,
+            "uniform" as MATLAB has it.
+        seed: of the noise.
+    """
+    rng, kind = np.random.default_rng(seed), _float_type(image)
+    if not within(variance, 0, 100, "variance"):
+        return image.copy()
+    if distribution == "gaussian":
+        return _factored(image, _normal(image, variance**0.5, 1.0, seed))
+
+    def gamma(shape: tuple[int, ...]) -> np.ndarray:
+        factor: np.ndarray = rng.standard_gamma(1 / variance, shape, dtype=kind)
+        factor *= kind(variance)
+        return factor
+
+    def uniform(shape: tuple[int, ...]) -> np.ndarray:
+        factor = rng.random(shape, dtype=kind)
+        factor -= kind(0.5)
+        factor *= kind((12 * variance) ** 0.5)
+        factor += 1
+        return factor
+
+    return _factored(image, gamma if distribution == "gamma" else uniform)
+
+
+@operation(row="I10", formula="g = white with probability amount * salt, 0 with amount * (1 - salt), else f")
+def salt_and_pepper(image: np.ndarray, amount: float = 0.05, salt: float = 0.5, seed: int = 0) -> np.ndarray:
+    """Salt and pepper: some values become white or black, as of dead pixels and lost bits. NumPy.
+
+    Args:
+        image: any image; each channel has its own grains.
+        amount: share of the values that are lost.
+        salt: share of white ones among them.
+        seed: of the noise.
+    """
+    within(amount, 0, 1, "amount")
+    within(salt, 0, 1, "salt")
+    rng = np.random.default_rng(seed)
+
+    def change(strip: np.ndarray) -> np.ndarray:
+        draw = rng.random(strip.shape, dtype=np.float32)
+        out = np.where(draw < amount, image.dtype.type(0), strip)
+        out[draw < amount * salt] = image.dtype.type(white(image))
+        return out
+
+    return in_strips(image, change)
+
+
+@operation(row="I10", formula="g = Poisson(photons f) / photons")
+def poisson_noise(image: np.ndarray, photons: float = 255.0, seed: int = 0) -> np.ndarray:
+    """Poisson (shot) noise of counted photons: the variance is the brightness over ``photons``. NumPy.
+
+    Args:
+        image: any image.
+        photons: counted at white, on average.
+        seed: of the noise.
+    """
+    within(photons, 0, 1e9, "photons", open_low=True)
+    rng = np.random.default_rng(seed)
+    return in_strips(image, lambda strip: from_float(rng.poisson(to_float(strip) * photons) / photons, image.dtype))
+
+
+def _float_type(image: np.ndarray) -> type[np.float32] | type[np.float64]:
+    return np.float64 if image.dtype == np.float64 else np.float32
+
+
+def _normal(image: np.ndarray, sigma: float, mean: float, seed: int) -> Callable[[tuple[int, ...]], np.ndarray]:
+    """What draws normal numbers in an image's float type."""
+    rng, kind = np.random.default_rng(seed), _float_type(image)
+    within(sigma, 0, 100, "sigma")
+    within(mean, -100, 100, "mean")
+
+    def draw(shape: tuple[int, ...]) -> np.ndarray:
+        noise: np.ndarray = rng.standard_normal(shape, dtype=kind)
+        noise *= kind(sigma)
+        noise += kind(mean)
+        return noise
+
+    return draw
+
+
+def _factored(image: np.ndarray, draw: Callable[[tuple[int, ...]], np.ndarray]) -> np.ndarray:
+    """The image times drawn factors."""
+
+    def change(strip: np.ndarray) -> np.ndarray:
+        factor = draw(strip.shape)
+        factor *= to_float(strip)
+        return from_float(factor, image.dtype)
+
+    return in_strips(image, change)

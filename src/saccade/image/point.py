@@ -1,0 +1,245 @@
+"""Point operations: each pixel by itself, or by the histogram (CANON row I5). Thresholds are in :mod:`saccade.image.threshold`.
+
+Where an operation looks at the grey levels of a colour image as a whole (equalisation, CLAHE), it works on the luma Y of YCbCr and keeps
+the colour differences. Alpha stays as it is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from saccade.image.base import by_level, each_channel, from_float, in_range, look_up, luma, operation, to_float, white, within
+from saccade.types.errors import UsageError
+
+
+@operation(row="I5", formula="g = (L-1) - f")
+def invert(image: np.ndarray) -> np.ndarray:
+    """The negative; its own inverse (floats: but for rounding). NumPy.
+
+    >>> invert(np.array([[0, 100, 255]], np.uint8)).tolist()
+    [[255, 155, 0]]
+    """
+    return np.subtract(image.dtype.type(white(image)), image)
+
+
+def _stretched(image: np.ndarray, low: float, high: float) -> np.ndarray:
+    """low..high (in the image's own levels) spread over the range; an image of one value stays as it is."""
+    if high <= low:
+        return image
+    if image.dtype.kind == "f":
+        return in_range((image - image.dtype.type(low)) / image.dtype.type(high - low), image.dtype)
+    top = white(image)
+    return look_up(image, in_range((np.arange(top + 1) - low) / (high - low) * top, image.dtype))
+
+
+@operation(row="I5", formula="g = (f - min) / (max - min) * (L-1)")
+def stretch(image: np.ndarray, per_channel: bool = False) -> np.ndarray:
+    """Contrast stretch: the least value becomes black, the greatest white; an image of one value stays. A table (OpenCV's LUT).
+
+    Args:
+        image: any.
+        per_channel: every channel by its own least and greatest value (changes colours); else by those of the whole image.
+
+    >>> stretch(np.array([[50, 100, 150]], np.uint8)).tolist()
+    [[0, 128, 255]]
+    """
+    return _per_channel(image, lambda x: _stretched(x, float(x.min()), float(x.max())), per_channel)
+
+
+@operation(row="I5", formula="g = (f - p_low) / (p_high - p_low) * (L-1), clipped")
+def percentile_stretch(image: np.ndarray, low: float = 2.0, high: float = 98.0, per_channel: bool = False) -> np.ndarray:
+    """Contrast stretch between two percentiles, so that a few extreme pixels do not count. Our own: percentiles by the histogram.
+
+    Args:
+        image: any.
+        low, high: percentiles in 0..100, low below high (linear between the two nearest ranks, NumPy's default).
+        per_channel: every channel by itself.
+
+    >>> percentile_stretch(np.array([[0, 100, 110, 120, 255]], np.uint8), 25, 75).tolist()
+    [[0, 0, 128, 255, 255]]
+    """
+    if not 0 <= low < high <= 100:
+        raise UsageError(f"low and high are percentiles, 0 <= low < high <= 100, not {low:g} and {high:g}")
+    return _per_channel(image, lambda x: _stretched(x, *_percentiles(x, (low, high))), per_channel)
+
+
+def _percentiles(image: np.ndarray, wanted: tuple[float, float]) -> list[float]:
+    """``np.percentile`` of all values; integers by counting, which is several times faster."""
+    if image.dtype.kind == "f":
+        return [float(p) for p in np.percentile(image, wanted)]
+    upto = np.cumsum(_counts(image))
+    out = []
+    for percent in wanted:
+        at = percent / 100 * (image.size - 1)
+        below, above = np.searchsorted(upto, [math.floor(at), math.ceil(at)], side="right")
+        out.append(float(below + (above - below) * (at - math.floor(at))))
+    return out
+
+
+def _per_channel(image: np.ndarray, change: Callable[[np.ndarray], np.ndarray], per_channel: bool) -> np.ndarray:
+    return each_channel(image, change) if per_channel else change(image)
+
+
+@operation(row="I5", formula="g = value where low <= f <= high, else f (keep) or 0")
+def slice_levels(image: np.ndarray, low: float, high: float, value: float = 1.0, keep: bool = True) -> np.ndarray:
+    """Grey-level slicing: the levels low..high are set to one value, the rest stays intact or becomes black. Our own, by a table.
+
+    Args:
+        image: any; every channel by itself.
+        low, high: the band of levels, both included, in 0..1.
+        value: what they become, 0..1.
+        keep: the other levels stay; else they become 0.
+
+    >>> slice_levels(np.array([[0, 99, 100, 150, 151]], np.uint8), 100 / 255, 150 / 255).tolist()
+    [[0, 99, 255, 255, 151]]
+    """
+    within(low, 0, 1, "low")
+    within(high, low, 1, "high")
+    within(value, 0, 1, "value")
+    return by_level(image, lambda x: np.where((x >= low) & (x <= high), value, x if keep else 0.0))
+
+
+@operation(row="I5", formula="g = c log(1 + f), f in 0..255")
+def log_transform(image: np.ndarray, c: float | None = None) -> np.ndarray:
+    """Logarithm: spreads the dark levels. A table (OpenCV's LUT); f and c count in 0..255 for every dtype.
+
+    Args:
+        image: any.
+        c: above 0; None: 255 / log(256), which leaves black and white where they are.
+
+    >>> log_transform(np.array([[0, 15, 255]], np.uint8)).tolist(), log_transform(np.array([[0, 15, 255]], np.uint8), 10.0).tolist()
+    ([[0, 128, 255]], [[0, 28, 55]])
+    """
+    factor = 255 / math.log(256) if c is None else within(c, 0, math.inf, "c", open_low=True)
+    return by_level(image, lambda x: np.log1p(x * 255) * (factor / 255))
+
+
+@operation(row="I5", formula="g = c (f + eps)^gamma, f in 0..1")
+def gamma(image: np.ndarray, gamma: float = 0.5, c: float = 1.0, eps: float = 0.0) -> np.ndarray:
+    """Power law: gamma below 1 brightens, above 1 darkens. A table (OpenCV's LUT).
+
+    Args:
+        image: any.
+        gamma: the exponent, above 0.
+        c: factor, above 0.
+        eps: added before, from 0: what black becomes.
+
+    >>> gamma(np.array([[0, 64, 255]], np.uint8), 0.5).tolist(), gamma(np.array([[0, 64, 255]], np.uint8), 2.0).tolist()
+    ([[0, 128, 255]], [[0, 16, 255]])
+    """
+    within(gamma, 0, math.inf, "gamma", open_low=True)
+    within(c, 0, math.inf, "c", open_low=True)
+    within(eps, 0, math.inf, "eps")
+    return by_level(image, lambda x: c * np.power(x + eps, gamma))
+
+
+def _counts(image: np.ndarray, channel: int | None = None) -> np.ndarray:
+    """int64 count of every level of an integer image, or of one of its channels."""
+    if image.dtype != np.uint8:
+        values = image if channel is None else image[..., channel]
+        return np.bincount(values.reshape(-1), minlength=int(white(image)) + 1)
+    import cv2
+
+    flat = image.reshape(-1, 1) if channel is None else image.reshape(-1, 1, image.shape[2])
+    counts = np.zeros(256, np.int64)
+    for start in range(0, len(flat), 2**24):  # calcHist counts in float32
+        counts += cv2.calcHist([flat[start : start + 2**24]], [channel or 0], None, [256], [0, 256]).reshape(-1).astype(np.int64)
+    return counts
+
+
+@operation(row="I5", formula="h(k) = number of pixels in bin k", gives="value")
+def histogram(image: np.ndarray, bins: int = 256) -> np.ndarray:
+    """Counts of the values in equal bins over the whole range: (bins,) int64 of a grey image, (3, bins) of RGB.
+
+    OpenCV's calcHist for uint8, NumPy's bincount for uint16 and histogram for floats.
+
+    >>> histogram(np.array([[0, 1, 64, 255]], np.uint8), 4).tolist()
+    [2, 1, 0, 1]
+    """
+    if not 1 <= bins <= 65536:
+        raise UsageError(f"bins is a whole number in 1..65536, not {bins}")
+    if image.ndim == 3:
+        return np.stack([_binned(image, bins, channel) for channel in range(image.shape[2])])
+    return _binned(image, bins, None)
+
+
+def _binned(image: np.ndarray, bins: int, channel: int | None) -> np.ndarray:
+    if image.dtype.kind == "f":
+        return np.histogram(image if channel is None else image[..., channel], bins, (0, 1))[0].astype(np.int64)
+    counts = _counts(image, channel)
+    if bins == len(counts):
+        return counts
+    out = np.zeros(bins, np.int64)
+    np.add.at(out, np.arange(len(counts)) * bins // len(counts), counts)
+    return out
+
+
+def _on_luma(image: np.ndarray, change: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Change the luma of a colour image and keep its colour differences: R' = R + (Y' - Y), the same for G and B."""
+    if image.ndim == 2:
+        return change(image)
+    grey = luma(image)
+    wanted, out = change(grey), np.empty_like(image)
+    signed = np.int32 if image.dtype.kind == "u" else image.dtype
+    rows = max(1, 2**18 // image.shape[1])  # strips fit the cache, and bound the memory
+    for top in range(0, image.shape[0], rows):
+        strip = slice(top, top + rows)
+        out[strip] = in_range(image[strip] + np.subtract(wanted[strip], grey[strip], dtype=signed)[..., None], image.dtype)
+    return out
+
+
+@operation(row="I5", formula="g = (cdf(f) - cdf_min) / (N - cdf_min) * (L-1)")
+def equalize(image: np.ndarray) -> np.ndarray:
+    """Histogram equalisation; of a colour image that of its luma. OpenCV for uint8, else the same formula by a table.
+
+    An image of one value stays as it is. Floats are counted in 65536 bins.
+
+    >>> equalize(np.array([[52, 55, 61, 59]], np.uint8)).tolist()
+    [[0, 85, 255, 170]]
+    """
+
+    def change(grey: np.ndarray) -> np.ndarray:
+        if grey.dtype == np.uint8:
+            import cv2
+
+            return cv2.equalizeHist(grey)
+        levels = grey if grey.dtype == np.uint16 else from_float(grey, np.uint16)
+        upto = np.cumsum(_counts(levels))
+        first = int(upto[int(levels.min())])
+        if first == grey.size:
+            return grey
+        table = from_float(np.maximum(upto - first, 0) / (grey.size - first), grey.dtype)
+        return look_up(levels, table)
+
+    return _on_luma(image, change)
+
+
+@operation(row="I5", formula="equalisation in tiles, histograms clipped, bilinear between tiles (Zuiderveld 1994)")
+def clahe(image: np.ndarray, clip: float = 2.0, tiles: tuple[int, int] = (8, 8)) -> np.ndarray:
+    """Contrast-limited adaptive histogram equalisation (Zuiderveld 1994); of a colour image that of its luma. OpenCV.
+
+    Floats are counted in 65536 levels.
+
+    Args:
+        image: any.
+        clip: a histogram bin holds at most this many times the mean of a tile's bins, above 0; what is cut off is spread evenly.
+        tiles: (rows, columns) of tiles.
+    """
+    within(clip, 0, math.inf, "clip", open_low=True)
+    height, width = image.shape[:2]
+    if not (min(tiles) >= 1):
+        raise UsageError(f"tiles is rows,columns from 1, not {tiles[0]},{tiles[1]}")
+    import cv2
+
+    rows, columns = min(tiles[0], height), min(tiles[1], width)  # a tile has a pixel at least
+    engine = cv2.createCLAHE(clipLimit=clip, tileGridSize=(columns, rows))
+
+    def change(grey: np.ndarray) -> np.ndarray:
+        if grey.dtype.kind == "u":
+            return np.asarray(engine.apply(grey))
+        return to_float(np.asarray(engine.apply(from_float(grey, np.uint16)))).astype(grey.dtype)
+
+    return _on_luma(image, change)

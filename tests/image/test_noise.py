@@ -1,0 +1,132 @@
+"""Noise: moments against the models' formulas at a fixed seed; the same seed gives the same noise."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from saccade import image as ops
+from saccade.types.errors import UsageError
+
+TOP = {"uint8": 255, "uint16": 65535, "float32": 1, "float64": 1}
+NAMES = ("gaussian_noise", "multiplicative_noise", "speckle", "salt_and_pepper", "poisson_noise")
+every_dtype = pytest.mark.parametrize("dtype", list(TOP))
+
+
+def even(dtype="float64", level=0.5, shape=(120, 130)):
+    value = level * TOP[dtype]
+    return np.full(shape, value if TOP[dtype] == 1 else round(value), dtype)
+
+
+def moments(noisy):
+    values = noisy / TOP[str(noisy.dtype)]
+    return values.mean(), values.std()
+
+
+@every_dtype
+def test_I10_additive_gaussian_noise_has_its_mean_and_deviation(dtype):
+    for level in (0.4, 0.6):
+        mean, deviation = moments(ops.gaussian_noise(even(dtype, level), sigma=0.08, mean=0.05, seed=3))
+        assert mean == pytest.approx(level + 0.05, abs=0.003)
+        assert deviation == pytest.approx(0.08, rel=0.02)
+
+
+def test_I10_additive_noise_is_normal_and_white():
+    noise = ops.gaussian_noise(even(), sigma=0.05, seed=1) - 0.5
+    assert stats.kstest(noise.ravel() / 0.05, "norm").pvalue > 0.01
+    assert abs(np.corrcoef(noise[:, 1:].ravel(), noise[:, :-1].ravel())[0, 1]) < 0.03
+    colour = ops.gaussian_noise(even(shape=(80, 80, 3)), sigma=0.05) - 0.5
+    assert np.abs(np.corrcoef(colour.reshape(-1, 3).T) - np.eye(3)).max() < 0.05
+
+
+@every_dtype
+def test_I10_multiplicative_noise_grows_with_the_brightness(dtype):
+    for level in (0.2, 0.4, 0.8):
+        mean, deviation = moments(ops.multiplicative_noise(even(dtype, level), sigma=0.06, seed=2))
+        assert mean == pytest.approx(level, abs=0.003)
+        assert deviation == pytest.approx(0.06 * level, rel=0.03)
+    assert not ops.multiplicative_noise(even(dtype, 0.0)).any()
+    assert moments(ops.multiplicative_noise(even(dtype, 0.4), mean=0.5))[0] == pytest.approx(0.2, abs=0.003)
+
+
+@every_dtype
+@pytest.mark.parametrize("distribution", ["gamma", "gaussian", "uniform"])
+def test_I10_speckle_has_mean_1_and_its_variance(dtype, distribution):
+    mean, deviation = moments(ops.speckle(even(dtype, 0.3), variance=0.04, distribution=distribution, seed=5))
+    assert mean == pytest.approx(moments(even(dtype, 0.3))[0], abs=0.002)
+    assert deviation == pytest.approx(0.2 * 0.3, rel=0.03)
+
+
+def test_I10_speckles_distributions():
+    factor = {d: ops.speckle(even(level=0.25), variance=0.04, distribution=d, seed=1) / 0.25 for d in ("gamma", "uniform")}
+    assert stats.kstest(factor["gamma"].ravel(), stats.gamma(25, scale=1 / 25).cdf).pvalue > 0.01
+    assert stats.kstest(factor["uniform"].ravel(), stats.uniform(1 - 0.12**0.5, 2 * 0.12**0.5).cdf).pvalue > 0.01
+    assert (ops.speckle(even(), variance=0.0) == even()).all()
+
+
+@every_dtype
+def test_I10_salt_and_pepper_shares(dtype):
+    image = even(dtype, 0.5, (100, 100, 3))
+    noisy = ops.salt_and_pepper(image, amount=0.2, salt=0.25, seed=4)
+    white, black, kept = (noisy == TOP[dtype]).mean(), (noisy == 0).mean(), (noisy == image).mean()
+    assert white == pytest.approx(0.05, abs=0.004)
+    assert black == pytest.approx(0.15, abs=0.006)
+    assert white + black + kept == pytest.approx(1)
+    assert (ops.salt_and_pepper(image, amount=0.0) == image).all()
+    assert (ops.salt_and_pepper(image, amount=1.0, salt=1.0) == TOP[dtype]).all()
+
+
+@every_dtype
+def test_I10_poisson_noise_has_a_variance_of_the_brightness_over_the_photons(dtype):
+    for level in (0.1, 0.3, 0.6):
+        mean, deviation = moments(ops.poisson_noise(even(dtype, level), photons=100.0, seed=6))
+        assert mean == pytest.approx(level, abs=0.004)
+        assert deviation == pytest.approx((level / 100) ** 0.5, rel=0.03)
+    counts = ops.poisson_noise(even(), photons=20.0, seed=1) * 20
+    np.testing.assert_allclose(counts, np.rint(counts), atol=1e-9)
+    assert stats.kstest(np.rint(counts).ravel(), stats.poisson(10).cdf).statistic < 0.14  # of a discrete law
+
+
+@pytest.mark.parametrize("name", NAMES)
+@every_dtype
+def test_I10_seeds_dtypes_ranges_and_batches(name, dtype):
+    function, image = getattr(ops, name), even(dtype, 0.7, (9, 8, 3))
+    before = image.copy()
+    first = function(image, seed=1)
+    assert first.dtype == dtype
+    assert first.shape == image.shape
+    assert (function(image, seed=1) == first).all()
+    assert (function(image, seed=2) != first).any()
+    assert (image == before).all()
+    assert first.min() >= 0
+    assert first.max() <= TOP[dtype]
+    tensor = torch.from_numpy(image.transpose(2, 0, 1).copy())
+    batch = function(torch.stack([tensor, tensor]), seed=1)
+    assert (batch[0].numpy().transpose(1, 2, 0) == first).all()
+    assert (batch[1].numpy().transpose(1, 2, 0) == function(image, seed=2)).all()  # image k has seed + k
+    assert function(np.full((1, 1), TOP[dtype], dtype)).shape == (1, 1)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_I10_noise_does_not_repeat_down_a_large_image(name):
+    image = even("uint8", 0.5, (1400, 400))
+    change = getattr(ops, name)(image, seed=1).astype(float) - image
+    parts = change.reshape(14, -1)
+    assert np.abs(np.corrcoef(parts) - np.eye(14)).max() < 0.03
+    np.testing.assert_allclose(parts.std(1), parts.std(), rtol=0.05)
+
+
+def test_I10_bad_options_are_told():
+    image = even()
+    for call, words in [
+        (lambda: ops.gaussian_noise(image, sigma=-1.0), "sigma"),
+        (lambda: ops.gaussian_noise(image, sigma=float("nan")), "sigma"),
+        (lambda: ops.speckle(image, variance=-0.1), "variance"),
+        (lambda: ops.speckle(image, distribution="gama"), "gamma"),
+        (lambda: ops.salt_and_pepper(image, amount=1.5), "amount"),
+        (lambda: ops.salt_and_pepper(image, salt=-0.5), "salt"),
+        (lambda: ops.poisson_noise(image, photons=0.0), "photons"),
+        (lambda: ops.gaussian_noise(np.full((3, 3), np.nan)), "NaN"),
+    ]:
+        with pytest.raises(UsageError, match=words):
+            call()
