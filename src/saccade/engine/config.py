@@ -168,6 +168,6 @@ def recipe_value(name: str, value: Any) -> Any:
             if not (above and below):
                 least, most = "above" if inside[0] == "(" else "at least", "below" if inside[1] == ")" else "at most"
                 raise UsageError(f"recipe.{name}={value!r}: must be {least} {low} and {most} {high:g}")
-    if typed == ():
+    if typed == () != getattr(Recipe, name):
         raise UsageError(f"recipe.{name} needs at least one number")
     return typed
