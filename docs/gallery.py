@@ -33,6 +33,7 @@ ROWS = {
     "I12": "Frequencies, Hough, morphology",
     "I13": "Geometry and pyramids",
     "S1": "Thresholds",
+    "D7": "Graph segmentation",
 }
 
 LINES = {
@@ -92,6 +93,8 @@ LINES = {
     "shift": "image.shift(f, 20, 35, border='wrap')",
     "affine": "image.affine(f, [[0.8, 0.3, 0], [-0.1, 0.9, 20]])",
     "perspective": "image.perspective(f, homography([(0, 0), (159, 0), (159, 159), (0, 159)], [(30, 20), (130, 0), (159, 159), (0, 130)]))",
+    "graph_segments": "image.graph_segments(f, k=150)",
+    "graph_regions": "image.graph_regions(f, k=150)",
     "otsu": "image.otsu(g)",
     "otsu_level": "image.otsu_level(g)",
     "fixed_threshold": "image.fixed_threshold(g, 0.7)",

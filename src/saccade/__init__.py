@@ -2,7 +2,7 @@
 
 >>> import saccade
 >>> [m["name"] for m in saccade.list_models(task="detect")][:2]
-['faster_rcnn', 'hog_svm']
+['faster_rcnn', 'haar_cascade']
 
 Everything here is loaded on first use: importing saccade loads neither torch nor Lightning.
 """

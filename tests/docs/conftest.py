@@ -1,4 +1,4 @@
-"""What the pages talk about, tiny: blood/, cells/, digits/, faces/, parts/, photos/, scans/, and finished runs on them."""
+"""What the pages talk about, tiny: blood/, cells/, digits/, faces/, parts/, photos/, scans/, views/, and finished runs on them."""
 
 import importlib
 import importlib.metadata
@@ -16,11 +16,13 @@ TUTORIALS = ROOT / "docs" / "tutorials"
 TINY = {
     "ssdlite": {"model.size": 64, "model.backbone": "test_resnet.r160_in1k", "model.width": 16, "recipe.batch_size": 4},
     "unet": {"model.size": 32, "model.width": 4, "recipe.batch_size": 4},
+    "haar_cascade": {"model.window": 12, "model.stages": 2, "model.stumps": 4, "model.features": 60, "model.others": 60},
     "lenet5": {"recipe.batch_size": 8},
     "localizer": {"model.size": 32, "model.width": 4, "recipe.batch_size": 4},
     "landmark_net": {"model.size": 32, "model.width": 4, "recipe.batch_size": 4},
     "dcgan": {"model.size": 32, "model.width": 8, "model.latent": 16, "recipe.batch_size": 4},
     "yolov3_tiny": {"model.size": 64, "recipe.batch_size": 4},
+    "svm": {},
     "tiny_points": {"model.size": 64, "model.width": 4, "recipe.batch_size": 4},
 }
 """Settings of each model that the pages train, so that an epoch takes about a second."""
@@ -54,6 +56,7 @@ def world(tmp_path_factory):
         for path in (f"digits/{kind}/{number}.png", f"scans/{kind}/patient{number % 5}_{number}.png", f"photos/{number}.jpg"):
             (root / path).parent.mkdir(parents=True, exist_ok=True)
             pixels.save(root / path)
+    views(root / "views")
     elsewhere(root)
     darknet(root / "models")
     for model, data in (("ssdlite", "blood"), ("lenet5", "digits"), ("unet", "cells")):
@@ -64,6 +67,20 @@ def world(tmp_path_factory):
     stopped.mkdir()
     shutil.copy(root / "runs" / "ssdlite-001" / "config.yaml", stopped)
     return root
+
+
+def views(folder):
+    """Two pictures of one wall of shapes, which overlap by 96 pixels."""
+    import numpy as np
+
+    import saccade
+
+    tiles = saccade.load_data("synthetic:shapes?count=48&size=48")
+    rows = [np.concatenate([tiles[8 * row + column].image.numpy() for column in range(8)], 2) for row in range(6)]
+    wall = np.moveaxis(np.concatenate(rows, 1), 0, -1)
+    folder.mkdir()
+    Image.fromarray(np.ascontiguousarray(wall[:, :240])).save(folder / "left.png")
+    Image.fromarray(np.ascontiguousarray(wall[:, 144:])).save(folder / "right.png")
 
 
 def elsewhere(root):

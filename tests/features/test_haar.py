@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 from skimage.feature import haar_like_feature
 
-from saccade.features.haar import Cascade, all_features, feature_values, find_objects, normalised_values
+from saccade.features.haar import Cascade, all_features, feature_values, find_objects, normalised_values, published, read_opencv
 from saccade.features.haar_train import best_stump, boost, train_cascade
 from saccade.types.errors import DataError, UsageError
 
@@ -226,6 +226,15 @@ def test_F2_small_and_flat_images_hold_nothing(trained):
             boxes, scores = find_objects(image, what)
             assert boxes.shape == (0, 4)
             assert scores.shape == (0,)
+
+
+def test_F2_opencvs_files_have_names():
+    known = published()
+    assert {"face", "body", "frontalface", "eye", "fullbody", "smile", "profileface"} <= known.keys()
+    assert known["face"] == known["frontalface"]
+    assert known["body"] == known["fullbody"]
+    assert read_opencv(known["eye"]).getOriginalWindowSize() == (20, 20)
+    assert find_objects(noise(60, 60), read_opencv(known["eye"]))[0].shape[1] == 4
 
 
 def test_F2_wrong_use_is_said(tmp_path):

@@ -14,13 +14,16 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from saccade.features.base import as_pixels, check_range, grey
 from saccade.types.errors import DataError, UsageError, suggest
 from saccade.types.files import atomic
+
+if TYPE_CHECKING:
+    import cv2
 
 SHAPES = ((2, 1), (1, 2), (3, 1), (1, 3), (2, 2))
 """Rectangles across and down of the five kinds of feature."""
@@ -30,7 +33,7 @@ PUBLISHED = {
     "eye": "haarcascade_eye.xml",
     "body": "haarcascade_fullbody.xml",
 }
-"""OpenCV's files by what they find."""
+"""OpenCV's files by what they find; :func:`published` has all that it ships."""
 
 LEAST_DEVIATION = 2.0
 """Grey levels: flatter windows are divided by it."""
@@ -208,7 +211,7 @@ class Cascade:
 
 def find_objects(
     image: Any,
-    cascade: str | Path | Cascade = "face",
+    cascade: str | Path | Cascade | cv2.CascadeClassifier = "face",
     *,
     scale: float = 1.1,
     neighbors: int = 3,
@@ -219,7 +222,8 @@ def find_objects(
 
     Args:
         image: (H, W) or (H, W, 3) uint8 RGB array, (1 or 3, H, W) uint8 tensor, or Pillow image; colour is turned to grey.
-        cascade: a name of :data:`PUBLISHED` or the path of an XML file, run by OpenCV; or a :class:`Cascade` or its ``.npz``.
+        cascade: a name of :func:`published`, the path of an XML file or what :func:`read_opencv` gave, run by OpenCV; or a
+            :class:`Cascade` or its ``.npz``.
         scale: between neighbouring sizes.
         neighbors: windows that must agree on an object.
         smallest: least side of an object in pixels.
@@ -269,21 +273,40 @@ def _grouped(windows: np.ndarray, neighbors: int) -> tuple[np.ndarray, np.ndarra
     return np.asarray(boxes), np.asarray(counts) // 2
 
 
-def _load(cascade: str | Path | Cascade) -> Any:
-    """A Cascade, or OpenCV's classifier."""
+def published() -> dict[str, Path]:
+    """The files that OpenCV ships, by name: those of :data:`PUBLISHED`, and each file's own ("frontalface", "eye", "smile", ...)."""
     import cv2
 
-    if isinstance(cascade, Cascade):
-        return cascade
-    path = Path(cascade)
-    if str(cascade) in PUBLISHED:
-        path = Path(cv2.__file__).parent / "data" / PUBLISHED[str(cascade)]
-    elif path.suffix.lower() == ".npz":
-        return Cascade.load(path)
-    elif path.suffix.lower() != ".xml":
-        raise UsageError(f"there is no cascade {str(cascade)!r}{suggest(str(cascade), [*PUBLISHED, 'FILE.xml', 'FILE.npz'])}")
+    folder = Path(cv2.__file__).parent / "data"
+    files = {path.stem.removeprefix("haarcascade_").removesuffix("_default"): path for path in sorted(folder.glob("haarcascade_*.xml"))}
+    return {name: folder / file for name, file in PUBLISHED.items()} | files
+
+
+def cascade_file(cascade: str | Path) -> Path:
+    """The file of a name of :func:`published` or of a path to ``.xml`` or ``.npz``.
+
+    Raises:
+        UsageError: neither.
+        DataError: no such file.
+    """
+    path, known = Path(cascade), published()
+    if str(cascade) in known:
+        path = known[str(cascade)]
+    elif path.suffix.lower() not in (".xml", ".npz"):
+        raise UsageError(f"there is no cascade {str(cascade)!r}{suggest(str(cascade), [*known, 'FILE.xml', 'FILE.npz'])}")
     if not path.is_file():
         raise DataError(path, "does not exist")
+    return path
+
+
+def read_opencv(path: str | Path) -> cv2.CascadeClassifier:
+    """OpenCV's classifier of an XML file.
+
+    Raises:
+        DataError: the file holds none.
+    """
+    import cv2
+
     try:
         classifier = cv2.CascadeClassifier(str(path))
     except (cv2.error, SystemError):  # a constructor's error comes as the latter
@@ -291,3 +314,11 @@ def _load(cascade: str | Path | Cascade) -> Any:
     if classifier is None or classifier.empty():
         raise DataError(path, "holds no cascade of OpenCV")
     return classifier
+
+
+def _load(cascade: str | Path | Cascade | cv2.CascadeClassifier) -> Any:
+    """A Cascade, or OpenCV's classifier."""
+    if not isinstance(cascade, (str, Path)):
+        return cascade
+    path = cascade_file(cascade)
+    return Cascade.load(path) if path.suffix.lower() == ".npz" else read_opencv(path)

@@ -11,7 +11,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
+from saccade.boxes.iou import pairwise_iou
 from saccade.features.base import as_pixels, check_range, grey, resized
 from saccade.features.haar import Cascade, all_features, normalised_values
 from saccade.types.errors import UsageError
@@ -19,9 +21,11 @@ from saccade.types.errors import UsageError
 STEP = 3
 """Pixels between the windows in which false alarms are looked for."""
 
-
 LOOKS = 10
 """How often each picture is searched for them, at another size each time."""
+
+AWAY = 0.3
+"""A window whose IoU with an object is below is none."""
 
 
 class Stump(NamedTuple):
@@ -37,6 +41,7 @@ def train_cascade(
     objects: Sequence[Any],
     backgrounds: Sequence[Any],
     *,
+    avoid: Sequence[np.ndarray] | None = None,
     window: int = 24,
     stages: int = 12,
     hit_rate: float = 0.995,
@@ -51,7 +56,9 @@ def train_cascade(
     """A cascade that tells cut-out objects from windows of pictures without them.
 
     Args:
-        objects: cut-outs, resized to the window. backgrounds: pictures without an object, at least as large as the window.
+        objects: cut-outs, resized to the window. backgrounds: pictures, those at least as large as the window are used.
+        avoid: (n, 4) XYXY boxes of each background that no window is taken at (with an IoU of 0.3 or more): the objects in it.
+            None where no background has an object.
         window: side in pixels.
         stages: at most; training ends before when no false alarm is found any more.
         hit_rate: least share of the training objects that pass a stage.
@@ -73,7 +80,10 @@ def train_cascade(
     check_range(10, 1_000_000, features=features, others=others)
     rng = np.random.default_rng(seed)
     cut = [resized(grey(as_pixels(image)), (window, window)) for image in objects]
-    pictures = [pixels for pixels in (grey(as_pixels(image)) for image in backgrounds) if min(pixels.shape) >= window]
+    free = [np.zeros((0, 4))] * len(backgrounds) if avoid is None else avoid
+    large = [(grey(as_pixels(image)), boxes) for image, boxes in zip(backgrounds, free, strict=True)]
+    large = [(pixels, boxes) for pixels, boxes in large if min(pixels.shape) >= window]
+    pictures, taken = [pixels for pixels, _ in large], [boxes for _, boxes in large]
     if not cut or not pictures:
         raise UsageError(f"{len(cut)} objects and {len(pictures)} backgrounds of {window} pixels or more: at least one of each")
     positives = np.stack(cut + [image[:, ::-1] for image in cut] if mirror else cut)
@@ -81,7 +91,7 @@ def train_cascade(
     none = np.zeros(0, np.float32)
     cascade = Cascade(window, every[:0], none, none.astype(np.int8), none, np.zeros(0, np.int64), none)
     for stage in range(stages):
-        negatives = false_alarms(cascade, pictures, others, rng)
+        negatives = false_alarms(cascade, pictures, taken, others, rng)
         positives = positives[cascade.passes(positives)]
         if len(negatives) < 10:
             say(f"{len(negatives)} false alarms are left: done after {stage} stages")
@@ -169,8 +179,10 @@ def best_stump(values: np.ndarray, labels: np.ndarray, weights: np.ndarray, orde
     return Stump(int(column), threshold if below <= threshold < above else below, 1 if which == 0 else -1, float(errors[which, column]))
 
 
-def false_alarms(cascade: Cascade, pictures: Sequence[np.ndarray], count: int, rng: np.random.Generator) -> np.ndarray:
-    """At most ``count`` windows (n, W, W) uint8 of the pictures that pass, from pictures and scales in random order.
+def false_alarms(
+    cascade: Cascade, pictures: Sequence[np.ndarray], avoid: Sequence[np.ndarray], count: int, rng: np.random.Generator
+) -> np.ndarray:
+    """At most ``count`` windows (n, W, W) uint8 of the pictures that pass away from what to ``avoid``, pictures and scales in random order.
 
     A picture is read :data:`LOOKS` times, at sizes between its own and that at which one window fills it; each time it gives a tenth of the
     windows at most.
@@ -186,6 +198,11 @@ def false_alarms(cascade: Cascade, pictures: Sequence[np.ndarray], count: int, r
         width, height = (max(round(length / factor), side) for length in (picture.shape[1], picture.shape[0]))
         smaller = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
         places = cascade.scan(smaller, STEP)
+        if len(avoid[number]):
+            corners = np.concatenate([places, places + side], 1) * np.tile([picture.shape[1] / width, picture.shape[0] / height], 2)
+            places = places[
+                (pairwise_iou(torch.from_numpy(corners), torch.as_tensor(avoid[number], dtype=torch.float64)) < AWAY).all(1).numpy()
+            ]
         for x, y in places[rng.permutation(len(places))[: min(share, count - len(out))]]:
             out.append(smaller[y : y + side, x : x + side])
         if len(out) >= count:
