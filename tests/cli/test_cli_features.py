@@ -153,7 +153,7 @@ def test_F7_views_without_a_common_part_say_so(folder, tmp_path):
         (("match", "a.png", "b.png", "o.png", "--ratio", "0"), "ratio=0"),
         (("panorama", "a.png", "o.png"), "two views or more, not 1"),
         (("panorama", "a.png", "b.png", "o.npz"), "a panorama is written as"),
-        (("panorama", "a.png", "b.png", "o.png", "--reference", "3"), "reference=2"),
+        (("panorama", "a.png", "b.png", "o.png", "--reference", "3"), "--reference 3: the images are 1 to 2"),
     ],
 )
 def test_F3_wrong_use_is_one_line(folder, tmp_path, monkeypatch, arguments, message):
@@ -189,3 +189,19 @@ def test_F3_set_adds_options_to_a_kind():
     assert with_sets("surf", ["upright=true", "limit=3"]) == "surf?upright=true&limit=3"
     assert with_sets("surf?limit=3", ["step=2"]) == "surf?limit=3&step=2"
     assert with_sets("surf", None) == "surf"
+
+
+def test_F3_one_broken_image_is_one_error(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"no image")
+    found = run("extract", "sift", tmp_path / "a.png", tmp_path / "points.npz")
+    assert isinstance(found.exception, DataError)
+    assert "skipped" not in found.output
+    assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
+
+
+@pytest.mark.parametrize("kind", ["sift", "surf", "orb", "fast", "harris", "log"])
+@pytest.mark.parametrize("limit", [0, -3])
+def test_F3_a_limit_below_one_is_refused(folder, tmp_path, kind, limit):
+    found = run("extract", kind, folder / "a.png", tmp_path / "points.npz", "--set", f"limit={limit}")
+    assert isinstance(found.exception, UsageError)
+    assert f"limit={limit}" in str(found.exception)

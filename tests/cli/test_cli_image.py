@@ -318,7 +318,16 @@ def test_I_the_bars_of_a_histogram_are_as_high_as_the_counts():
         (("median", "IN", "IN"), "never overwritten"),
         (("median", "DIR", "DIR"), "never overwritten"),
         (("median", "IN", "IN", "out"), "would both become"),
-        (("median", "DIR", "out", "--form", "gif"), "an image is written as .png"),
+        (("median", "DIR", "out", "--form", "gif"), "--form .gif: an image is written as .png"),
+        (("invert", "IN", "out.png", "--form", "tif"), "--form .tif is for results in a folder"),
+        (("bits_per_pixel", "IN", "out.png"), "bits_per_pixel prints its answer and takes no OUT; there is no image out.png"),
+        (("sheet", "gaussian", "--over", "sigma=nan:2:3", "IN", "out.png"), "finite numbers"),
+        (("sheet", "gaussian", "--over", "sigma=1:inf:3", "IN", "out.png"), "finite numbers"),
+        (("sheet", "gaussian", "--over", "sigma=1:2:3", "IN", "IN"), "never overwritten"),
+        (("histogram", "IN", "IN"), "never overwritten"),
+        (("gaussian_noise", "IN", "out.png", "--set", "seed=-1"), "seed lies in 0.."),
+        (("frame", "IN", "out.png", "--set", "above=1000000000"), "above lies in 0..32766"),
+        (("frame", "IN", "out.png", "--set", "above=1000000000000"), "above lies in"),
         (("histogram", "IN"), "IN OUT.png"),
         (("histogram", "IN", "out.png", "--then", "invert"), "is no image"),
         (("bits_per_pixel",), "name an image"),
@@ -342,6 +351,52 @@ def test_I_wrong_use_is_one_line_and_exit_2(run, photos, tmp_path, monkeypatch, 
     (line,) = errors
     assert message in line
     assert not (tmp_path / "out.png").exists()
+
+
+@pytest.mark.parametrize("out", ["photo.png", "folder"])
+def test_I_several_results_never_overwrite_the_input(run, tmp_path, out):
+    """split gives photo-0.png ...; the input has such a name."""
+    (tmp_path / "folder").mkdir()
+    for source in (tmp_path / "photo-1.png", tmp_path / "folder" / "photo-1.png"):
+        Image.fromarray(pixels()).save(source)
+    Image.fromarray(pixels(seed=1)).save(tmp_path / "folder" / "photo.jpg")
+    inputs = ["photo-1.png"] if out == "photo.png" else ["folder/photo.jpg", "folder/photo-1.png"]
+    code, _, errors = run("split", *(tmp_path / i for i in inputs), tmp_path / out, *(["--form", "png"] if out == "folder" else []))
+    assert code == 2
+    assert "one of the inputs" in errors[0]
+    for source in (tmp_path / "photo-1.png", tmp_path / "folder" / "photo-1.png"):
+        assert np.array_equal(read_array(source), pixels())
+
+
+def test_I_a_wrong_argument_is_one_line_though_a_file_is_broken_too(run, photos, tmp_path):
+    (photos / "bad.png").write_bytes(b"no image")
+    code, _, errors = run("median", photos, tmp_path / "out", "--set", "size=4")
+    assert code == 2
+    (line,) = errors
+    assert "odd" in line
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("suffix", "side"), [(".webp", 16_383), (".jpg", 65_500)])
+def test_I_sides_that_a_format_does_not_hold_are_told(run, tmp_path, suffix, side):
+    Image.fromarray(np.zeros((1, side + 1), np.uint8)).save(tmp_path / "long.png")
+    code, _, errors = run("invert", tmp_path / "long.png", tmp_path / f"out{suffix}")
+    assert code == 1
+    assert f"out{suffix}: {suffix} holds sides up to {side} pixels, the image is {side + 1}x1" in errors[0]
+    assert [p.name for p in tmp_path.iterdir()] == ["long.png"]
+    workflow.write_array(tmp_path / f"out{suffix}", np.zeros((1, side), np.uint8))
+    assert read_array(tmp_path / f"out{suffix}").shape[:2] == (1, side)
+
+
+def test_I_an_output_that_cannot_be_written_is_named(run, photos, tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    code, _, errors = run("invert", photos / "0.png", tmp_path / "file" / "out.png")
+    assert (code, errors) == (1, [f"saccade: error: {tmp_path / 'file'}: is a file, not a folder"])
+
+
+def test_I_histogram_says_in_json_what_it_wrote(run, photos, tmp_path):
+    lines = run("histogram", photos / "0.png", tmp_path / "h.png", "--json")[1]
+    assert json.loads("".join(lines)) == {"image": str(photos / "0.png"), "written": [str(tmp_path / "h.png")]}
 
 
 def test_I_what_is_missing_is_exit_1(run, tmp_path):

@@ -396,6 +396,27 @@ def test_I_unknown_border_size_and_range_are_usage_errors():
         base.within(2, 0, 1, "value")
 
 
+def test_I_seeds_are_from_0_and_whole_numbers_are_what_the_libraries_hold():
+    assert base.Parameter("seed", int, 0).check(2**40) == 2**40
+    for name, value in (("seed", -1), ("most", 2**31), ("most", -(2**40))):
+        with pytest.raises(UsageError, match=f"^{name} lies in"):
+            base.Parameter(name, int, 0).check(value)
+    with pytest.raises(UsageError, match="factor lies in 1"):
+        room.downsample(picture("uint8"), factor=10**9)
+    with pytest.raises(UsageError, match="sigma lies in 0"):
+        room.downsample(picture("uint8"), sigma=1e9)
+    with pytest.raises(UsageError, match="factor lies in 1"):
+        room.pixelate(picture("uint8"), factor=10**9)
+
+
+def test_I_tensors_without_values_are_refused_and_a_gradient_gives_no_warning(recwarn):
+    for tensor, word in ((torch.empty(3, 4, 4, device="meta"), "without values"), (torch.zeros(4, 4).to_sparse(), "sparse")):
+        with pytest.raises(UsageError, match=word):
+            room.invert(tensor)
+    assert room.invert(torch.zeros(3, 4, 4, requires_grad=True)).min() == 1
+    assert not len(recwarn)
+
+
 def test_I_luma_is_bt601():
     rgb = picture("float64")
     assert np.allclose(base.luma(rgb), rgb @ [0.299, 0.587, 0.114], rtol=0, atol=1e-15)

@@ -673,6 +673,28 @@ def test_D26_wrong_descriptions_are_one_line_that_names_section_and_line(text, t
     assert "\n" not in str(caught.value)
 
 
+def test_D26_memory_of_weights_and_of_one_image_is_checked_before_it_is_taken(tmp_path, monkeypatch):
+    """The widest step of CONV.format(4) reads 3 maps of 32x32 and writes 4: 7168 numbers beside 4 x 28 weights."""
+    (tmp_path / "a.cfg").write_text(HEAD + CONV.format(4) + "[avgpool]\n")
+    for free, fits in ((4 * (7168 + 112), True), (4 * (7168 + 112) - 1, False)):
+        monkeypatch.setattr("saccade.models.darknet.network.available_memory", lambda free=free: free)
+        if fits:
+            load_darknet(tmp_path / "a.cfg")
+        else:
+            with pytest.raises(DataError, match=r"a\.cfg: the network and one image in it take .* GiB of memory are free"):
+                load_darknet(tmp_path / "a.cfg")
+
+
+def test_D26_pipes_are_no_files_and_an_idle_tree_is_told(tmp_path):
+    cfg, weights = small(tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+    for arguments in ((tmp_path / "pipe",), (cfg, tmp_path / "pipe")):
+        with pytest.raises(DataError, match="pipe: is not a regular file"):
+            load_darknet(*arguments)
+    with pytest.raises(UsageError, match="no layer with a word tree"):
+        load_darknet(cfg, weights, tree=tmp_path / "no.tree")
+
+
 def test_D26_weights_given_as_a_description_are_told(tmp_path):
     cfg, weights = small(tmp_path)
     with pytest.raises(DataError, match="is no text"):

@@ -13,6 +13,7 @@ from saccade.models.darknet.export import write_darknet
 from saccade.models.darknet.model import load_darknet
 from saccade.models.registry import create_model
 from saccade.types.errors import DataError, UsageError
+from saccade.workflows.evaluate import is_predictions
 
 CFGS = Path(os.environ.get("SACCADE_DATA", "../shared/datasets")).parent / "darknet-cfg"
 
@@ -86,3 +87,60 @@ def test_D26_cfg_without_weights_says_what_is_missing(tmp_path: Path) -> None:
     (tmp_path / "net.cfg").write_text("[net]\nwidth=32\nheight=32\n[convolutional]\nfilters=2\n[avgpool]\n")
     with pytest.raises(DataError, match=r"net\.weights.*beside"):
         load_bundle(tmp_path / "net.cfg")
+
+
+TINY_V3 = """[net]
+width=32
+height=32
+[convolutional]
+filters=18
+size=1
+activation=linear
+[yolo]
+mask=0,1,2
+anchors=1,2,3,4,5,6
+classes=1
+num=3
+"""
+
+
+def test_D26_a_description_with_other_heads_is_another_network(tmp_path: Path) -> None:
+    (tmp_path / "net.cfg").write_text(TINY_V3)
+    with pytest.raises(DataError, match=r"net\.cfg: is of another network: it has 1 heads, the model 2 \(take yolov3-tiny\.cfg"):
+        write_darknet(create_model("yolov3_tiny", 3, size=96, width=0.1), tmp_path / "cells", tmp_path / "net.cfg")
+    assert [p.name for p in tmp_path.iterdir()] == ["net.cfg"]
+
+
+def test_D26_the_given_description_is_never_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "net.cfg").write_text(TINY_V3)
+    with pytest.raises(UsageError, match=r"net\.cfg is the description that was given"):
+        write_darknet(create_model("yolov3_tiny", 3, size=96, width=0.1), tmp_path / "net", tmp_path / "net.cfg")
+    assert (tmp_path / "net.cfg").read_text() == TINY_V3
+    assert [p.name for p in tmp_path.iterdir()] == ["net.cfg"]
+
+
+@pytest.mark.parametrize("name", ["..", ".", "/"])
+def test_D26_a_folder_is_no_name_of_files(name: str) -> None:
+    with pytest.raises(UsageError, match="is a folder; give the name of the files in it"):
+        write_darknet(create_model("yolov3_tiny", 3, size=96, width=0.1), name)
+
+
+def test_D26_a_model_of_darknets_own_files_is_not_exported(tmp_path: Path) -> None:
+    (tmp_path / "net.cfg").write_text(TINY_V3)
+    with pytest.raises(UsageError, match="nothing to export"):
+        write_darknet(load_darknet(tmp_path / "net.cfg"), tmp_path / "x")
+
+
+def test_D26_a_cfg_is_evaluated_as_a_run_is_and_other_files_are_no_bundles(tmp_path: Path) -> None:
+    (tmp_path / "net.cfg").write_text(TINY_V3)
+    assert not is_predictions(tmp_path / "net.cfg")
+    (tmp_path / "net.weights").write_bytes(b"x" * 40)
+    with pytest.raises(DataError, match=r"net\.weights: is a file \(give a run folder.*NAME\.cfg"):
+        load_bundle(tmp_path / "net.weights")
+
+
+def test_D26_a_picture_given_as_weights_is_one_short_line(tmp_path: Path) -> None:
+    (tmp_path / "a.weights").write_bytes(b"\x89PNG" * 20)
+    with pytest.raises(DataError, match=r"^\S+a\.weights: cannot be read as weights \(expected") as caught:
+        create_model("yolov3_tiny", 3, width=0.1, weights=tmp_path / "a.weights")
+    assert "weights_only" not in str(caught.value)

@@ -361,3 +361,15 @@ def test_D20_mixed_source_by_name_keeps_the_splits_of_the_boxes():
     assert torch.equal(train[0].image, whole[0].image)
     with pytest.raises(UsageError, match="two sources"):
         saccade.load_data("mix:one")
+
+
+def test_D20_mixed_data_are_refused_by_models_that_learn_from_boxes_only(tmp_path):
+    data = "mix:synthetic:shapes?count=20&size=48,synthetic:shapes?count=6&size=32&task=classify"
+    with pytest.raises(UsageError, match=r"yolov3_tiny learns from boxes only.*yolo9000"):
+        saccade.train("yolov3_tiny", data, out=tmp_path, epochs=1, options={"model.width": 0.1, "model.size": 64})
+    assert not list(tmp_path.iterdir())
+    options = {"model.width": 0.1, "model.size": 64}
+    with pytest.raises(UsageError, match="learns from boxes only"):
+        saccade.check("yolov3_tiny", data, learn=False, options=options)
+    found = saccade.check("yolo9000", data, learn=False, options=options, seconds=1)  # images with a label alone are looked at too
+    assert found.facts["classes"]

@@ -427,3 +427,16 @@ def test_D21_learns_eight_images_by_heart(name, kind):
         optimizer.step()
         values.append(float(loss.detach()))
     assert np.mean(values[-3:]) < 0.2 * values[0], values[::10]
+
+
+def test_D21_priors_that_float32_does_not_hold_and_classes_without_end_are_refused():
+    with pytest.raises(UsageError, match="sides are pixels above 0, at most 100,000"):
+        create_model("yolov3_tiny", 2, width=0.1, priors="1e30x1,1x1,1x1,1x1,1x1,1x1")
+    with pytest.raises(UsageError, match="num_classes is at most 1,000,000, not 1,000,000,000"):
+        create_model("yolov3_tiny", 10**9)
+
+
+@pytest.mark.parametrize(("name", "value"), [("multi_scale", (0.5, 1.0)), ("self_adversarial", 0.5)])
+def test_D21_a_way_of_training_that_a_model_does_not_have_is_told(name, value):
+    with pytest.raises(UsageError, match=f"recipe.{name} does not apply to ssdlite"):
+        on_meta("ssdlite").configure(Recipe(**{name: value}))

@@ -26,7 +26,7 @@ def export(
     from saccade.workflows.predict import load
 
     if form != "darknet":
-        raise UsageError(f"--form {form}: known is darknet{suggest(form, ('darknet',))}")
+        raise UsageError(f"there is no --form {form!r}{suggest(form, ('darknet',))}")
     files = write_darknet(load(run), out, cfg)
     if as_json:
         o.emit({"files": [str(file) for file in files]})

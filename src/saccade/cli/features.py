@@ -147,8 +147,11 @@ def panorama(
     Examples:
       saccade features panorama left.jpg middle.jpg right.jpg wide.jpg
     """
+    from saccade.types.errors import UsageError
     from saccade.workflows import features as workflow
 
+    if reference is not None and reference > len(images):
+        raise UsageError(f"--reference {reference}: the images are 1 to {len(images)}")
     found = workflow.panorama(
         images, out, kind=with_sets(kind, sets), reference=None if reference is None else reference - 1, ratio=ratio, threshold=threshold,
         seed=seed,

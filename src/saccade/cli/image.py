@@ -95,6 +95,9 @@ def _in_order(words: list[str]) -> list[tuple[str, list[str]]]:
 def _apply(
     operation: str, words: list[str], chains: list[tuple[str, list[str]]], alpha: bool, form: str | None, workers: int | None, as_json: bool
 ) -> None:
+    from glob import has_magic
+    from pathlib import Path
+
     from saccade.types.errors import UsageError
     from saccade.workflows import image as workflow
 
@@ -103,6 +106,8 @@ def _apply(
     if steps[-1].operation.gives == "value":
         if not words:
             raise UsageError(f"saccade image {operation} IN...: name an image")
+        if len(words) > 1 and Path(words[-1]).suffix.lower() in workflow.WRITTEN and not (Path(words[-1]).exists() or has_magic(words[-1])):
+            raise UsageError(f"{steps[-1].name} prints its answer and takes no OUT; there is no image {words[-1]}")
         several = steps[0].operation.inputs == 1 and len(workflow.read_inputs(words)) > 1
         answers = list(workflow.values(steps, words, alpha=alpha, failed=problems.append if several else None))
         _name(problems)
@@ -175,8 +180,7 @@ def _sheet(words: list[str], chains: list[tuple[str, list[str]]], over: str | No
     name, source, out = words
     key, numbers = workflow.parse_over(name, over)
     step = workflow.make_step(name, chains[0][1], later=[key])
-    if Path(out).suffix.lower() not in workflow.WRITTEN:
-        raise UsageError(f"{out}: an image is written as {', '.join(workflow.WRITTEN)}")
+    workflow.check_target(out, source)
     picture = workflow.contact_sheet(step, key, numbers, workflow.load_file(source, alpha))
     with atomic(Path(out)) as temporary:
         picture.save(temporary)
@@ -202,8 +206,12 @@ def _histogram(words: list[str], chains: list[tuple[str, list[str]]], alpha: boo
         return
     if len(words) != 2 or Path(words[1]).suffix.lower() not in workflow.WRITTEN:
         raise UsageError("saccade image histogram IN OUT.png (or --json with IN alone, for the counts)")
+    workflow.check_target(words[1], words[0])
     pixels = workflow.load_file(words[0], alpha=False)
     picture = workflow.histogram_picture(pixels, **step.arguments)
     with atomic(Path(words[1])) as temporary:
         picture.save(temporary)
-    typer.echo(f"histogram of {words[0]} -> {words[1]}")
+    if as_json:
+        o.emit({"image": words[0], "written": [words[1]]})
+    else:
+        typer.echo(f"histogram of {words[0]} -> {words[1]}")

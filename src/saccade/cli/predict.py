@@ -51,7 +51,7 @@ def predict(
     writer = workflow.Writer(Path(out), form, draw=draw, inputs=paths)
     stream = workflow.predict(
         model, paths, score=settings.score, iou=settings.iou, max_detections=settings.max_detections, batch_size=batch_size,
-        workers=workers, skipped=None if strict else skipped.append, tta=tta or (),
+        workers=workers, skipped=None if strict or len(paths) == 1 else skipped.append, tta=tta or (),
     )  # fmt: skip
     count = writer.write_all(stream)
     for problem in skipped:

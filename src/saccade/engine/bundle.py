@@ -52,6 +52,8 @@ def save_bundle(model: Model, folder: str | Path, **facts: Any) -> Path:
 def describe_bundle(folder: str | Path) -> dict[str, Any]:
     """The content of model.json, checked."""
     path = Path(folder) / "model.json"
+    if Path(folder).is_file():
+        raise DataError(folder, "is a file", hint="give a run folder, its model/ folder, or Darknet's NAME.cfg beside its NAME.weights")
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

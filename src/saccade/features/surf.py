@@ -22,6 +22,7 @@ import numpy as np
 from saccade.features.base import as_pixels, check_range, grey
 from saccade.features.keypoints import Keypoints, no_keypoints
 from saccade.features.peaks import peaks, refine
+from saccade.types.errors import UsageError
 
 CHUNK = 512
 """Points that are described at once: bounds the memory."""
@@ -60,6 +61,8 @@ def surf(
     check_range(0, 1, threshold=threshold)
     check_range(1, 8, octaves=octaves, step=step)
     check_range(3, 16, intervals=intervals)
+    if limit is not None and limit < 1:
+        raise UsageError(f"the features' option limit={limit}: at least 1 key point")
     pixels = grey(as_pixels(image))
     total = integral(pixels)
     found = [_octave(total, octave, intervals, step * 2 ** (octave - 1), threshold) for octave in range(1, octaves + 1)]

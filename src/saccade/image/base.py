@@ -95,7 +95,7 @@ class Parameter:
         (2.0, 5)
         """
         try:
-            return _fit(value, self.annotation)
+            return self._held(_fit(value, self.annotation))
         except ValueError:
             raise self._wrong(value) from None
 
@@ -106,9 +106,16 @@ class Parameter:
         (5, (1.0, 2.5))
         """
         try:
-            return _fit(_parse(text, self.annotation), self.annotation)
+            return self._held(_fit(_parse(text, self.annotation), self.annotation))
         except ValueError:
             raise self._wrong(text) from None
+
+    def _held(self, value: Any) -> Any:
+        """The value; UsageError for a negative seed and for whole numbers that the libraries below do not hold."""
+        if type(value) is int:
+            low, high = (0, 2**63 - 2**32) if self.name == "seed" else (-(2**31), 2**31 - 1)
+            within(value, low, high, self.name)
+        return value
 
     def _wrong(self, value: Any) -> UsageError:
         choices = _choices(self.annotation) if isinstance(value, str) else []
@@ -300,10 +307,13 @@ def _form(entry: Operation, image: Any) -> _Form:
         turn = "image.permute(2, 0, 1)" if tensor else "image.transpose(1, 2, 0)"
         hint = f"; channels {'first' if tensor else 'last'}: {turn}" if other in (1, 2, 3, 4) and len(shape) == 3 else ""
         raise UsageError(f"{entry.name}: {_ACCEPTED}; not of shape {shape}{hint}")
+    if tensor and (image.is_sparse or image.is_meta):
+        raise UsageError(f"{entry.name}: {_ACCEPTED}; not a {'sparse tensor' if image.is_sparse else 'tensor without values'}")
     if form.channels in (2, 4) and entry.alpha == "refuse":
         raise UsageError(f"{entry.name} takes no alpha channel; give image{'[:-1]' if tensor else '[..., :-1]'}")
     if dtype.startswith("float"):
-        low, high = float(image.min()), float(image.max())
+        values = image.detach() if tensor else image
+        low, high = float(values.min()), float(values.max())
         if not (low >= 0 and high <= 1):  # also where they are NaN
             if math.isfinite(low) and math.isfinite(high):
                 raise UsageError(f"{entry.name}: a float image lies in 0..1, not in {low:.4g}..{high:.4g}; scale or clip it first")

@@ -117,6 +117,8 @@ def frame(
 
     if min(above, below, left, right) < 0:
         raise UsageError("a frame has 0 or more pixels on every side; crop takes some away")
+    for name, count in (("above", above), ("below", below), ("left", left), ("right", right)):
+        within(count, 0, MAX_SIDE, name)
     mode = border_names(border).opencv
     return cv2.copyMakeBorder(image, above, below, left, right, mode, value=_fill(image, value))
 

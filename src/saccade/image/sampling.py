@@ -6,7 +6,6 @@ centres"), so a picture's borders stay where they are.
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 import numpy as np
@@ -91,10 +90,9 @@ def downsample(image: np.ndarray, factor: int = 2, prefilter: bool = True, sigma
     >>> downsample(stripes, 2, prefilter=False)[0, 2:6].tolist(), downsample(stripes, 2)[0, 2:6].tolist()
     ([0, 0, 0, 0], [126, 126, 126, 126])
     """
-    if factor < 1:
-        raise UsageError(f"factor is a whole number from 1, not {factor}")
+    within(factor, 1, MAX_SIDE, "factor")
     if sigma is not None:
-        within(sigma, 0, math.inf, "sigma", open_low=True)
+        within(sigma, 0, MAX_SIDE, "sigma", open_low=True)
     if prefilter and factor > 1:
         spread = factor / 2 if sigma is None else sigma
         image = _blurred(image, spread, spread)
@@ -126,8 +124,7 @@ def pixelate(image: np.ndarray, factor: int = 8, mean: bool = False) -> np.ndarr
     >>> pixelate(np.array([[0, 10, 20, 30, 40]], np.uint8), 3).tolist()
     [[10, 10, 10, 40, 40]]
     """
-    if factor < 1:
-        raise UsageError(f"factor is a whole number from 1, not {factor}")
+    within(factor, 1, MAX_SIDE, "factor")
     height, width = image.shape[:2]
     rows, columns = np.arange(0, height, factor), np.arange(0, width, factor)
     if mean:

@@ -101,6 +101,9 @@ class Model(nn.Module):
         """Take what the recipe says about the loss and about frozen parts. Called before training; override to read more fields."""
         if recipe.loss:
             self.set_loss(recipe.loss)
+        for name in ("multi_scale", "self_adversarial"):  # the models that train so have them
+            if getattr(recipe, name) and not hasattr(self, name):
+                raise UsageError(f"recipe.{name} does not apply to {self.build_name or type(self).__name__}")
         apply_transfer(self, recipe)
 
     def count_classes(self, data: Dataset) -> None:

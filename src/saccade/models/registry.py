@@ -32,6 +32,7 @@ def register_own_networks() -> None:
 backbones.OWN.append(register_own_networks)
 
 NOT_OPTIONS = ("num_classes", "pretrained")
+MOST_CLASSES = 1_000_000
 
 
 def find(name: str) -> Entry:
@@ -127,6 +128,8 @@ def create_model(
     if num_classes is not None:
         if not isinstance(num_classes, numbers.Integral) or isinstance(num_classes, bool):
             raise UsageError(f"num_classes is a whole number, not {num_classes!r}")
+        if num_classes > MOST_CLASSES:
+            raise UsageError(f"num_classes is at most {MOST_CLASSES:,}, not {num_classes:,}")
         checked["num_classes"] = int(num_classes)
     elif inspect.signature(function).parameters["num_classes"].default is inspect.Parameter.empty:
         raise UsageError(f"{name} needs num_classes")

@@ -46,9 +46,10 @@ def read_state(path: str | Path) -> State:
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch and safetensors raise whatever they meet inside a broken file
-        raise DataError(
-            path, f"cannot be read as weights: {error}", hint="expected .safetensors, or a state dict saved by torch"
-        ) from error
+        # torch's own text advises to run what a pickle says
+        reason = "" if "weights_only" in str(error) else f": {error}" if str(error) else ""
+        hint = "expected .safetensors, a state dict saved by torch, or Darknet's .weights"
+        raise DataError(path, f"cannot be read as weights{reason}", hint=hint) from error
     for key in ("state_dict", "model", "model_state_dict"):
         if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
             state = state[key]

@@ -119,7 +119,9 @@ def box_faults(data: Dataset, samples: Sequence[Sample]) -> tuple[list[Finding],
 
 
 def _objects(target: Target) -> Tensor:
-    """(N, 4) boxes of a target that are no crowd."""
+    """(N, 4) boxes of a target that are no crowd; none of an image with a label alone."""
+    if "boxes" not in target:
+        return torch.zeros(0, 4)
     boxes = target["boxes"].as_subclass(Tensor)
     return boxes[~target["iscrowd"]] if "iscrowd" in target else boxes
 

@@ -157,6 +157,7 @@ def is_predictions(what: object) -> bool:
     path = Path(str(what))
     return (
         path.exists()
+        and path.suffix != ".cfg"  # Darknet's own files
         and not (path / "model.json").is_file()
         and not (path / "model" / "model.json").is_file()
         and not (path / "config.yaml").is_file()
@@ -191,6 +192,8 @@ def run_seed(what: object) -> int:
     if isinstance(what, Model):
         return 0
     folder = Path(str(what))
+    if folder.suffix == ".cfg":  # Darknet's own files
+        return 0
     folder = folder / "model" if (folder / "model").is_dir() else folder
     return int(describe_bundle(folder).get("seed") or 0)
 

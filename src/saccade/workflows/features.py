@@ -77,6 +77,7 @@ def extract(
     one = len(paths) == 1 and not Path(source).is_dir()
     _check_form(name, target, one, points=name in KINDS)
     _keep(target, paths)
+    skipped = None if one else skipped  # nothing would be left
     if name in KINDS:
         if pretrained:
             raise UsageError(f"no weights are published for the features {kind!r}: leave pretrained off")

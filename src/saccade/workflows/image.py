@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -36,6 +37,7 @@ WRITTEN = {
 """Suffixes that can be written: bits a channel, and whether alpha is kept."""
 
 _SAVE: dict[str, dict[str, Any]] = {".jpg": {"quality": 95}, ".jpeg": {"quality": 95}, ".webp": {"lossless": True}}
+_LONGEST = {".webp": 16_383, ".jpg": 65_500, ".jpeg": 65_500}  # sides that the format's encoder takes
 _FEW = 16  # below so many files, other processes cost more than they save
 
 
@@ -131,6 +133,9 @@ def write_array(path: Path, image: np.ndarray) -> None:
         raise DataError(path, f"{path.suffix} holds no alpha channel", hint="write .png or .tif, or give --no-alpha")
     if image.dtype == np.uint16 and bits < 16:
         raise DataError(path, f"{path.suffix} holds 8 bits a channel, the image has 16", hint="write .png or .tif")
+    if max(image.shape[:2]) > (longest := _LONGEST.get(path.suffix.lower(), max(image.shape))):
+        size = f"{image.shape[1]}x{image.shape[0]}"
+        raise DataError(path, f"{path.suffix} holds sides up to {longest} pixels, the image is {size}", hint="write .png or .tif")
     with atomic(path) as temporary:
         if image.dtype == np.uint16 and channels > 1:
             import cv2
@@ -196,7 +201,8 @@ def plan(steps: Sequence[Step], inputs: Sequence[str], out: str, suffix: str | N
         raise UsageError(f"{last.name} gives no image; name only inputs and read its answer")
     if suffix is not None:
         suffix = suffix if suffix.startswith(".") else f".{suffix}"
-        _held(Path(f"x{suffix}"))
+        if suffix.lower() not in WRITTEN:
+            raise UsageError(f"--form {suffix}: an image is written as {', '.join(WRITTEN)}")
     files = read_inputs(inputs)
     folder = any(os.path.isdir(item) for item in inputs)
     if count > 1 and len(files) != count:
@@ -204,6 +210,8 @@ def plan(steps: Sequence[Step], inputs: Sequence[str], out: str, suffix: str | N
     target = Path(out)
     if count != 1 or (len(files) == 1 and not folder and not target.is_dir() and target.suffix):
         _held(target)
+        if suffix is not None:
+            raise UsageError(f"--form {suffix} is for results in a folder; {out} has its own suffix")
         tasks = [Task(tuple(path for path, _ in files), out)]
     else:
         if target.suffix.lower() in WRITTEN and not target.is_dir():
@@ -217,8 +225,25 @@ def plan(steps: Sequence[Step], inputs: Sequence[str], out: str, suffix: str | N
             raise UsageError(f"{made[place]} and {task.paths[0]} would both become {task.out}")
         if place in sources:
             raise UsageError(f"{task.out} is one of the inputs, which are never overwritten")
+        if last.operation.gives == "images" and (taken := _numbered(Path(place), sources)):
+            raise UsageError(f"{last.name} writes {Path(taken).name}, which is one of the inputs, and those are never overwritten")
         made[place] = task.paths[0]
     return tasks
+
+
+def _numbered(out: Path, sources: Iterable[str]) -> str | None:
+    """The source that has the name of one of several results of one image: ``out-0.png``, ``out-1.png`` ..."""
+    head, tail = f"{out.with_suffix('')}-", out.suffix
+    return next((s for s in sources if s.startswith(head) and s.endswith(tail) and s[len(head) : len(s) - len(tail)].isdecimal()), None)
+
+
+def check_target(out: str, source: str) -> None:
+    """Raises:
+    UsageError: the picture of one image has no suffix of an image, or would overwrite it.
+    """
+    _held(Path(out))
+    if os.path.realpath(out) == os.path.realpath(source):
+        raise UsageError(f"{out} is the input, which is never overwritten")
 
 
 def _named(name: str, suffix: str | None) -> str:
@@ -265,8 +290,9 @@ def apply(
         if failed is None and isinstance(result, SaccadeError):
             break
     problems = [r for r in results if isinstance(r, SaccadeError)]
-    if len(problems) == len(tasks) and all(isinstance(p, UsageError) for p in problems):
-        raise problems[0]
+    wrong = [p for p in problems if isinstance(p, UsageError)]
+    if len(problems) == len(tasks) and 2 * len(wrong) > len(problems):  # the argument is wrong, whatever else some files are
+        raise wrong[0]
     for problem in problems:
         if failed is None:
             raise problem
@@ -411,6 +437,8 @@ def parse_over(name: str, over: str) -> tuple[str, list[Any]]:
         raise UsageError(f"--over takes NAME=FIRST:LAST:COUNT, not {over!r}") from None
     if len(parts) != 3 or not 1 <= count <= 400:
         raise UsageError(f"--over takes NAME=FIRST:LAST:COUNT with a count of 1 to 400, not {over!r}")
+    if not (math.isfinite(first) and math.isfinite(last)):
+        raise UsageError(f"--over takes finite numbers, not {over!r}")
     numbers = np.linspace(first, last, count)
     try:
         return key, [parameter.check(float(x)) for x in numbers]

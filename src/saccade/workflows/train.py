@@ -26,6 +26,7 @@ from saccade.engine.stages import run_fit, run_stages
 from saccade.engine.trainer import check_batch, check_monitor, make_trainer, pick_precision, quiet_lightning, sampling_labels
 from saccade.engine.transfer import fit_transfer
 from saccade.models.base import AdversarialModel, FittedModel, Model, StagedModel
+from saccade.models.detect.base import Detector
 from saccade.models.registry import check_options, create_model, find, form_of_weights
 from saccade.models.transfer import apply_transfer, frozen_anew, learning
 from saccade.models.weights import load_weights
@@ -405,6 +406,8 @@ def learning_view(data: Dataset, model: str, recipe: Recipe) -> Dataset:
 
 def prepare(model: Model, recipe: Recipe, data: Dataset) -> None:
     """Check what the recipe asks of the model and of augmentation, before anything is written."""
+    if data.index.format == "mixed" and isinstance(model, Detector) and not model.learns_labels:
+        raise UsageError(f"{model.build_name} learns from boxes only; images with a label and no boxes are for yolo9000")
     if recipe.class_weights:
         model.count_classes(data)
     model.learn_from(data)

@@ -130,6 +130,7 @@ def read_cfg(path: str | Path) -> Description:
         DataError: no such file, no ``[net]`` at its top, a section that is not known, a line that is no ``key=value``; names the line.
     """
     path = Path(path)
+    check_regular(path)
     try:
         if path.stat().st_size > MOST_BYTES:
             raise DataError(path, f"is larger than {MOST_BYTES >> 20} MiB: no network description")
@@ -139,6 +140,12 @@ def read_cfg(path: str | Path) -> Description:
     if b"\0" in content:
         raise DataError(path, "is no text", hint="the network description is the .cfg file, the weights go to weights=")
     return parse_cfg(content.decode("utf-8", errors="replace"), path)
+
+
+def check_regular(path: Path) -> None:
+    """DataError for a pipe or a device, whose end may never come."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise DataError(path, "is not a regular file")
 
 
 def parse_cfg(text: str, path: Path = Path("cfg")) -> Description:
@@ -165,7 +172,9 @@ def parse_cfg(text: str, path: Path = Path("cfg")) -> Description:
         raise DataError(path, "does not begin with [net]: no network description")
     for section in sections[1:]:
         if section.kind not in KINDS:
-            raise section.error(f"[{section.kind}] is not known{suggest(section.kind, KINDS)}", hint=f"known are {', '.join(KINDS)}")
+            near = suggest(section.kind, KINDS)
+            near = near if near.endswith("?") else ""  # the hint has them all
+            raise section.error(f"[{section.kind}] is not known{near}", hint=f"known are {', '.join(KINDS)}")
     if len(sections) == 1:
         raise DataError(path, "has no layers")
     return Description(path, sections[0], sections[1:])

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from saccade.models.base import Model
-from saccade.models.darknet.cfg import Section, read_cfg
+from saccade.models.darknet.cfg import Section, parse_cfg, read_cfg
 from saccade.models.darknet.network import DarknetNetwork
 from saccade.models.darknet.weights import units, write_weights
 from saccade.types.errors import DataError, UsageError
+from saccade.types.files import atomic
 
 CFG_OF = {
     "darknet19": "darknet19.cfg",
@@ -49,6 +51,8 @@ def adapted_cfg(cfg: str | Path, model: Model) -> str:
     changes: list[tuple[Section, dict[str, Any]]] = [(description.net, {"width": width, "height": height})]
     layers = description.layers
     heads = [section for section in layers if section.kind in HEADS]
+    if len(heads) != len(getattr(model, "strides", heads)):
+        raise _other_network(model, Path(cfg), f"it has {len(heads)} heads, the model {len(model.strides)}")  # type: ignore[arg-type]
     for section in heads:
         changes.append((section, {"classes": model.num_classes} | _priors(section, heads, model)))
         before = layers[section.number - 1]
@@ -111,38 +115,45 @@ def write_darknet(model: Model, out: str | Path, cfg: str | Path | None = None) 
         DataError: ``cfg`` is of another network.
     """
     name = model.build_name
+    if isinstance(getattr(model, "network", None), DarknetNetwork):
+        raise UsageError("this model is read from Darknet's own files: there is nothing to export")
     if name not in CFG_OF:
         raise UsageError(f"{name or type(model).__name__} is no network of Darknet's; these are: {', '.join(CFG_OF)}")
     if model.preprocess.size[0] % 32 or model.preprocess.size[1] % 32:
         raise UsageError(f"Darknet's networks take sides that are multiples of 32, not {model.preprocess.size}")
     out = Path(out)
     out = out.with_suffix("") if out.suffix in (".weights", ".cfg", ".names") else out
-    out.parent.mkdir(parents=True, exist_ok=True)
+    if out.name in ("", ".."):
+        raise UsageError(f"{out} is a folder; give the name of the files in it, such as {out / 'cells'}")
     files = [out.with_name(out.name + suffix) for suffix in (".weights", ".names")]
     if cfg is not None:
         target = out.with_name(out.name + ".cfg")
-        part = target.with_name(target.name + ".part")
-        part.write_text(adapted_cfg(cfg, model), encoding="utf-8")
-        try:
-            _same_layers(model, part, Path(cfg))
-            part.replace(target)
-        finally:
-            part.unlink(missing_ok=True)
+        if os.path.realpath(target) == os.path.realpath(cfg):
+            raise UsageError(f"{target} is the description that was given, which is not overwritten; give another name")
+        text = adapted_cfg(cfg, model)
+        _same_layers(model, text, Path(cfg))
+        with atomic(target) as temporary:
+            temporary.write_text(text, encoding="utf-8")
         files.append(target)
     write_weights(model, files[0])
-    files[1].write_text("".join(f"{name}\n" for name in model.classes), encoding="utf-8")
+    with atomic(files[1]) as temporary:
+        temporary.write_text("".join(f"{name}\n" for name in model.classes), encoding="utf-8")
     return files
 
 
-def _same_layers(model: Model, cfg: Path, given: Path) -> None:
-    """DataError where the description's layers are not the model's."""
-    with torch.device("meta"):
-        network = DarknetNetwork(read_cfg(cfg), "alexeyab")
+def _other_network(model: Model, given: Path, why: str) -> DataError:
+    hint = f"take {CFG_OF[model.build_name]}, and a model of the width that the authors gave it"
+    return DataError(given, f"is of another network: {why}", hint=hint)
+
+
+def _same_layers(model: Model, text: str, given: Path) -> None:
+    """DataError where the layers of a description's text, adapted from a ``given`` one, are not the model's."""
+    try:
+        with torch.device("meta"):
+            network = DarknetNetwork(parse_cfg(text, given), "alexeyab")
+    except DataError as error:
+        raise _other_network(model, given, f"{error.where}: {error.problem}") from None
     theirs, ours = ([[t.numel() for t in unit.tensors] for unit in units(n) if unit.tensors] for n in (network, model))
     if theirs != ours:
-        raise DataError(
-            given,
-            f"is of another network: {sum(map(sum, theirs)):,} floats in {len(theirs)} layers, the model has {sum(map(sum, ours)):,} in "
-            f"{len(ours)}",
-            hint=f"take {CFG_OF[model.build_name]}, and a model of the width that the authors gave it",
-        )
+        numbers = f"{sum(map(sum, theirs)):,} floats in {len(theirs)} layers, the model has {sum(map(sum, ours)):,} in {len(ours)}"
+        raise _other_network(model, given, numbers)

@@ -159,6 +159,8 @@ def assemble(
     if dialect not in (None, "pjreddie", "alexeyab"):
         raise UsageError(f'dialect is "pjreddie" or "alexeyab", not {dialect!r}')
     network = build_network(description, dialect or guess_dialect(description), tree)
+    if tree is not None and network.tree is None:
+        raise UsageError(f"{description.path} has no layer with a word tree: leave tree={str(tree)!r} out")
     if network.input[0] not in (1, 3):
         raise description.net.error(f"channels={network.input[0]}: images have 1 or 3", "channels")
     model: DarknetDetector | DarknetClassifier = DarknetDetector(network) if network.heads else DarknetClassifier(network)

@@ -34,6 +34,7 @@ class DarknetNetwork(nn.Module):
 
     Attributes:
         layers: one module a section, in order. input: (C, H, W) of the description.
+        busiest: most values that one layer reads and writes for one image.
         heads: numbers of the ``[yolo]``, ``[region]`` and ``[detection]`` layers.
         tree: the word tree of the last layer that has one.
     """
@@ -51,7 +52,7 @@ class DarknetNetwork(nn.Module):
         self.tree_path = tree
         self.layers = nn.ModuleList()
         self.sections = description.layers
-        shape, total = self.input, 0
+        shape, total, self.busiest = self.input, 0, 0
         for section in description.layers:
             for key, plain in NOT_COMPUTED.items():
                 if key in section and section.text(key).lower() not in (plain, ""):
@@ -63,6 +64,7 @@ class DarknetNetwork(nn.Module):
             if max(total, math.prod(layer.out)) > MOST_FLOATS:
                 raise section.error(f"the network needs more than {MOST_FLOATS >> 20} M numbers up to here")
             self.layers.append(layer)
+            self.busiest = max(self.busiest, math.prod(shape) + math.prod(layer.out))
             shape = layer.out
         self.heads = [k for k, layer in enumerate(self.layers) if isinstance(layer, Head)]
         last = {k: k for k in range(len(self.layers))}  # the last layer that takes each output
@@ -333,12 +335,16 @@ def build_network(description: Description, dialect: Dialect, tree: str | Path |
     """
     with torch.device("meta"):
         sketch = DarknetNetwork(description, dialect, tree)
-    wanted = 4 * sum(t.numel() for t in (*sketch.parameters(), *sketch.buffers()))
-    if wanted > available_memory():
-        raise DataError(
-            description.path, f"the network takes {wanted / 2**30:.1f} GiB, {available_memory() / 2**30:.1f} GiB of memory are free"
-        )
-    return DarknetNetwork(description, dialect, tree)
+    wanted, free = 4 * (sum(t.numel() for t in (*sketch.parameters(), *sketch.buffers())) + sketch.busiest), available_memory()
+    problem = f"the network and one image in it take {wanted / 2**30:.1f} GiB"
+    if wanted > free:
+        raise DataError(description.path, f"{problem}, {free / 2**30:.1f} GiB of memory are free")
+    try:
+        return DarknetNetwork(description, dialect, tree)
+    except RuntimeError as error:  # torch's allocator, where this process may take less than is free
+        if "allocate memory" not in str(error):
+            raise
+        raise DataError(description.path, f"{problem}, which this process does not get") from None
 
 
 def available_memory() -> float:

@@ -7,7 +7,6 @@ major or minor 1000 on, dense layers are stored transposed.
 
 from __future__ import annotations
 
-import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from saccade.layers.conv_bn import ConvBN
+from saccade.models.darknet.cfg import check_regular
 from saccade.models.darknet.layers import Connected, Layer
 from saccade.models.darknet.network import DarknetNetwork
 from saccade.types.errors import DataError
+from saccade.types.files import atomic
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ def read_header(path: Path) -> Header:
     Raises:
         DataError: too short, or versions that no program wrote.
     """
+    check_regular(path)
     try:
         with path.open("rb") as file:
             start = file.read(20)
@@ -119,9 +121,10 @@ def _of_layer(name: str, layer: Layer) -> Unit:
 def is_darknet(path: str | Path) -> bool:
     """Whether a file is Darknet's by its first bytes: versions as they were, no header of safetensors, zip or pickle."""
     try:
+        check_regular(Path(path))
         with Path(path).open("rb") as file:
             start = file.read(20)
-    except OSError:
+    except (OSError, DataError):
         return False
     if len(start) < 16 or start[8:9] == b"{" or start[:2] in (b"PK", b"\x80\x02"):
         return False
@@ -168,7 +171,7 @@ def _read(targets: list[Unit], stored: list[Unit], path: Path, name: str, partia
     if rest:
         raise DataError(path, f"ends within a number: {size} bytes are no header of {header.size} and whole floats", hint="fetch it again")
     if floats > wanted:
-        raise DataError(path, f"has {floats:,} floats, {name} needs {wanted:,}", hint="it is of another network")
+        raise DataError(path, f"has {floats:,} floats, {name} needs {wanted:,}", hint="it is of another network or number of classes")
     values = np.memmap(path, dtype="<f4", mode="r", offset=header.size, shape=(floats,)) if floats else np.zeros(0, np.float32)
     at, loaded = 0, len(stored)
     plan: list[tuple[Tensor, int, bool]] = []
@@ -190,8 +193,6 @@ def _read(targets: list[Unit], stored: list[Unit], path: Path, name: str, partia
             if same:
                 plan.append((own, at, header.transposed and tensor is unit.dense))
             at += tensor.numel()
-    if at < floats:
-        raise DataError(path, f"has {floats:,} floats, {name} needs {wanted:,}", hint="it is of another network")
     with torch.no_grad():
         for tensor, start, transposed in plan:
             part = torch.from_numpy(np.array(values[start : start + tensor.numel()], dtype=np.float32))
@@ -205,11 +206,8 @@ def write_weights(network: nn.Module, path: str | Path, *, seen: int = 0) -> Non
     Args:
         network: built from a description, or a class in its order. path: the file. seen: images seen in training.
     """
-    path = Path(path)
-    part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
+    with atomic(Path(path)) as temporary, temporary.open("wb") as file:
         file.write(struct.pack("<3iQ", 0, 2, 0, seen))
         for unit in units(network):
             for tensor in unit.tensors:
                 file.write(tensor.detach().cpu().contiguous().numpy().astype("<f4").tobytes())
-    os.replace(part, path)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -61,6 +61,8 @@ class Detector(Model):
     """Base of detectors. Optional for a subclass: :meth:`assignments`, :meth:`prior_boxes`."""
 
     task = "detect"
+    learns_labels: ClassVar[bool] = False
+    """Whether images with a label and no boxes teach it too (:func:`saccade.data.mixed.mix`)."""
 
     def assignments(self, images: Images, targets: list[Target]) -> list[tuple[Assignment, ...]]:
         """For each image of a preprocessed batch what its boxes learn, one item a stage of the detector.

@@ -33,6 +33,9 @@ Sides = Sequence[tuple[float, float]]
 LARGEST_LOG = 20.0
 """``exp`` of a larger side is cut: areas must stay finite in float32."""
 
+LARGEST_PRIOR = 100_000
+"""Pixels."""
+
 POOR_FIT = 0.5
 """Mean IoU of the boxes with their best priors under which training says so; five priors fitted to VOC reach 0.61 (YOLO9000, table 1)."""
 
@@ -242,8 +245,8 @@ def parse_priors(text: str, levels: int, count: int) -> list[list[tuple[float, f
         sides = [(float(w), float(h)) for w, h in (part.lower().split("x") for part in text.replace(",", " ").split())]
     except ValueError:
         raise UsageError(f'model.priors={text!r}: "paper", "auto", or sizes as in 10x13,16x30') from None
-    if not all(0 < side < float("inf") for side in itertools.chain(*sides)):
-        raise UsageError(f"model.priors={text!r}: sides are above 0")
+    if not all(0 < side <= LARGEST_PRIOR for side in itertools.chain(*sides)):
+        raise UsageError(f"model.priors={text!r}: sides are pixels above 0, at most {LARGEST_PRIOR:,}")
     if len(sides) != levels * count:
         raise UsageError(f"model.priors has {len(sides)} sizes, the model {levels} levels of {count}: {levels * count} are needed")
     return [sides[k * count : (k + 1) * count] for k in range(levels)]

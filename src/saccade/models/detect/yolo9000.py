@@ -74,6 +74,8 @@ class YOLO9000(RegionDetector):
             many as classes; else the first ones.
     """
 
+    learns_labels = True
+
     nodes: Tensor
 
     def __init__(
