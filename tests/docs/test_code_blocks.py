@@ -32,6 +32,8 @@ PARSED_ONLY = {
     "saccade compare": "a process a run: run by tests/workflows/test_compare.py and, as a tutorial, by test_tutorials.py",
     "saccade check faster_rcnn": "takes minutes: run on small models here and by tests/workflows/test_check.py",
     "saccade train lenet5 set:mnist": "needs the files of MNIST",
+    "saccade features extract timm/resnet18 photos/ vectors.npz --pretrained": "downloads weights",
+    "saccade export runs/yolov3-001": "the same command is run with yolov3_tiny in darknet.md",
 }
 """Commands that begin so are only given to the command's own parser, with the reason."""
 

@@ -423,3 +423,17 @@ def test_I_luma_is_bt601():
     for dtype, scale in (("uint8", 255), ("uint16", 65535), ("float32", 1)):
         image = picture(dtype)
         assert np.abs(base.luma(image) - image.astype(float) @ [0.299, 0.587, 0.114]).max() <= {255: 0.51, 65535: 1.5, 1: 1e-6}[scale]
+
+
+SLIPS = [
+    ("median", {"size": 999}), ("weighted_mean", {"size": 0}), ("weighted_mean", {"size": -1}), ("weighted_mean", {"size": 999}),
+    ("mean", {"size": 2**31 - 1}), ("non_local_means", {"patch": 999}), ("bilateral", {"size": 99_999}), ("gamma", {"gamma": 1e300}),
+    ("gaussian", {"sigma": 1e-300}), ("laplacian_of_gaussian", {"sigma": 1e-300}), ("wiener", {"sigma": 0.0}),
+    ("total_variation", {"weight": 1e-300}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "given"), SLIPS, ids=lambda value: str(value))
+def test_I6_numbers_beyond_reason_are_wrong_use(name, given):
+    with pytest.raises(UsageError, match=next(iter(given))):
+        getattr(room, name)(np.zeros((9, 11), np.uint8), **given)

@@ -25,9 +25,9 @@ def root() -> None:
     Examples:
       saccade features list
 
-      saccade features extract sift photo.jpg points.png
+      saccade features extract sift views/left.png points.png
 
-      saccade features match a.jpg b.jpg matches.png
+      saccade features match views/left.png views/right.png matches.png
     """
 
 
@@ -74,7 +74,7 @@ def extract(
     Vectors and maps are arrays over all images (.npz; vectors also .parquet).
 
     Examples:
-      saccade features extract surf photo.jpg points.png --set upright=true --set limit=300
+      saccade features extract surf views/left.png points.png --set upright=true --set limit=300
 
       saccade features extract orb photos/ points.parquet
 
@@ -117,9 +117,9 @@ def match(
     """Match two images: ratio test, mutual check, a homography by RANSAC. Inliers are green.
 
     Examples:
-      saccade features match a.jpg b.jpg matches.png
+      saccade features match views/left.png views/right.png matches.png
 
-      saccade features match a.jpg b.jpg matches.npz --kind orb --set limit=2000 --json
+      saccade features match views/left.png views/right.png matches.npz --kind orb --set limit=2000 --json
     """
     from saccade.workflows import features as workflow
 
@@ -145,7 +145,7 @@ def panorama(
     """Join views of a plane, or of anything from one spot, to one picture; borders are feathered.
 
     Examples:
-      saccade features panorama left.jpg middle.jpg right.jpg wide.jpg
+      saccade features panorama views/left.png views/right.png wide.jpg
     """
     from saccade.types.errors import UsageError
     from saccade.workflows import features as workflow

@@ -59,6 +59,9 @@ BORDERS: dict[str, BorderNames] = {
 WHITE: dict[str, float] = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0, "float64": 1.0}
 """The greatest value of each dtype."""
 
+LARGEST_WINDOW = 4095
+"""Side of a window in pixels; more is a slip of the pen, and takes all memory."""
+
 _ACCEPTED = (
     "an image is a NumPy array HW or HWC, or a tensor CHW or NCHW, with 1 to 4 channels, of uint8, uint16, float32 or float64 in 0..1"
 )
@@ -487,10 +490,10 @@ def odd(size: int, name: str = "size") -> int:
     """The side of a window.
 
     Raises:
-        UsageError: it is not odd or less than 1.
+        UsageError: it is not odd, less than 1 or more than :data:`LARGEST_WINDOW`.
     """
-    if size < 1 or size % 2 == 0:
-        raise UsageError(f"{name} is an odd number of pixels, at least 1, not {size}")
+    if size % 2 == 0 or not 1 <= size <= LARGEST_WINDOW:
+        raise UsageError(f"{name} is an odd number of pixels from 1 to {LARGEST_WINDOW}, not {size}")
     return size
 
 

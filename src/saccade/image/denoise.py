@@ -137,7 +137,7 @@ def natural_noise_to_signal(image: np.ndarray, sigma: float, transfer: np.ndarra
         sigma: deviation of its noise.
         transfer: what degraded it, as of :func:`transfer_function`.
     """
-    within(sigma, 0, 100, "sigma")
+    within(sigma, 1e-6, 100, "sigma")
     f = frequencies(image.shape[:2])
     with np.errstate(divide="ignore"):
         fall = np.where(f > 0, f**-2.0, 0)
@@ -222,9 +222,9 @@ def non_local_means(image: np.ndarray, h: float = 0.08, patch: int = 7, search: 
         patch: side of the patches, odd.
         search: side of the window in which they are looked for, odd.
     """
-    within(h, 0, 100, "h", open_low=True)
-    odd(patch, "patch")
-    odd(search, "search")
+    within(h, 1e-4, 100, "h")
+    odd(int(within(patch, 1, 63, "patch")), "patch")
+    odd(int(within(search, 1, 255, "search")), "search")
     if image.dtype != np.uint8:
         return from_float(_non_local(to_float(image), h, patch // 2, search // 2), image.dtype)
     import cv2
@@ -350,7 +350,7 @@ def total_variation(image: np.ndarray, weight: float = 0.1, iterations: int = 20
     """
     from skimage.restoration import denoise_tv_chambolle
 
-    within(weight, 0, 1e3, "weight", open_low=True)
+    within(weight, 1e-6, 1e3, "weight")
     within(iterations, 1, 100_000, "iterations")
     # its own limit (2e-4) stops strong smoothing far from the minimum
     axis = -1 if image.ndim == 3 else None

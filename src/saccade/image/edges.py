@@ -223,7 +223,7 @@ def _log(image: np.ndarray, sigma: float, border: str) -> np.ndarray:
     """The Laplacian of the Gaussian on the image's own scale."""
     import cv2
 
-    within(sigma, 0, 1e3, "sigma", open_low=True)
+    within(sigma, 1e-3, 1e3, "sigma")
     reach = max(1, int(4 * sigma + 0.5))
     x = np.arange(-reach, reach + 1, dtype=np.float64)
     bell = np.exp(-(x**2) / (2 * sigma**2))

@@ -53,7 +53,8 @@ def weighted_kernel(size: int = 3) -> np.ndarray:
     >>> (weighted_kernel(3) * 16).tolist()
     [[1.0, 2.0, 1.0], [2.0, 4.0, 2.0], [1.0, 2.0, 1.0]]
     """
-    row = np.array([math.comb(odd(size) - 1, k) for k in range(size)]) / 2 ** (size - 1)
+    size = odd(int(within(size, 1, 255, "size")))
+    row = np.array([math.comb(size - 1, k) / 2 ** (size - 1) for k in range(size)])
     return np.outer(row, row)
 
 
@@ -70,7 +71,7 @@ def gaussian_kernel(sigma: float = 1.0, size: int | None = None, mean: tuple[flo
 
 
 def _bell(sigma: float, size: int | None, mean: float = 0.0, reach: float = 0.0) -> np.ndarray:
-    within(sigma, 0, 1e4, "sigma", open_low=True)
+    within(sigma, 1e-3, 1e4, "sigma")
     within(reach, 0, 1e4, "mean")
     size = 2 * int(4 * sigma + reach + 0.5) + 1 if size is None else odd(size)
     exponent = -((np.arange(size) - size // 2 - mean) ** 2) / (2 * sigma**2)
@@ -470,7 +471,7 @@ def median(image: np.ndarray, size: int = 3, border: Border = "replicate") -> np
     """
     import cv2
 
-    reach, (height, width) = odd(size) // 2, image.shape[:2]
+    reach, (height, width) = odd(int(within(size, 1, 255, "size"))) // 2, image.shape[:2]
     if size == 1:
         return image.copy()
     wide = image if border == "replicate" else pad(image, (reach, reach), (reach, reach), border)

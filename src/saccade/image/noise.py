@@ -62,7 +62,7 @@ def speckle(
         seed: of the noise.
     """
     rng, kind = np.random.default_rng(seed), _float_type(image)
-    if not within(variance, 0, 100, "variance"):
+    if within(variance, 0, 100, "variance") < 1e-12:
         return image.copy()
     if distribution == "gaussian":
         return _factored(image, _normal(image, variance**0.5, 1.0, seed))

@@ -113,7 +113,7 @@ def log_transform(image: np.ndarray, c: float | None = None) -> np.ndarray:
     >>> log_transform(np.array([[0, 15, 255]], np.uint8)).tolist(), log_transform(np.array([[0, 15, 255]], np.uint8), 10.0).tolist()
     ([[0, 128, 255]], [[0, 28, 55]])
     """
-    factor = 255 / math.log(256) if c is None else within(c, 0, math.inf, "c", open_low=True)
+    factor = 255 / math.log(256) if c is None else within(c, 0, 1e6, "c", open_low=True)
     return by_level(image, lambda x: np.log1p(x * 255) * (factor / 255))
 
 
@@ -130,9 +130,9 @@ def gamma(image: np.ndarray, gamma: float = 0.5, c: float = 1.0, eps: float = 0.
     >>> gamma(np.array([[0, 64, 255]], np.uint8), 0.5).tolist(), gamma(np.array([[0, 64, 255]], np.uint8), 2.0).tolist()
     ([[0, 128, 255]], [[0, 16, 255]])
     """
-    within(gamma, 0, math.inf, "gamma", open_low=True)
-    within(c, 0, math.inf, "c", open_low=True)
-    within(eps, 0, math.inf, "eps")
+    within(gamma, 0, 100, "gamma", open_low=True)
+    within(c, 0, 1e6, "c", open_low=True)
+    within(eps, 0, 1, "eps")
     return by_level(image, lambda x: c * np.power(x + eps, gamma))
 
 
