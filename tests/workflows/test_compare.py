@@ -316,6 +316,12 @@ def test_X5_detectors_fitted_and_trained_on_equal_terms_and_data_sizes(tmp_path)
     assert any("hog_svm: no epochs" in note for note in comparison.facts["notes"])
     assert {name: [n for n, _ in points] for name, points in comparison.learning.items()} == {"ssdlite": [8, 17], "hog_svm": [8, 17]}
     assert (tmp_path / "index.html").read_text().count("by training images") == 2
+    half = compare(
+        ["ssdlite", "hog_svm"], "synthetic:shapes?count=24&size=64", epochs=1, out=tmp_path, options=options, data_sizes=(0.5,),
+        workers=0, jobs=2, say=quiet,
+    )  # fmt: skip
+    assert "Learnt from 0.5 of the 17 training images." in half.facts["notes"]
+    assert "(train 8, " in half.facts["shown"]["data"]
 
 
 TOY = """

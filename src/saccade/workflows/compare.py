@@ -220,7 +220,10 @@ def compare(
         if all(model.error for model in contestants):
             raise UsageError(f"no model can take part: {contestants[0].name}: {contestants[0].error}")
         work = _jobs(out, contestants, seeds, sizes, common, fingerprints)
-        facts = _facts(source, test, parts, data, metric, seeds, epochs, seconds, jobs, split, contestants)
+        learnt = parts if sizes[0] == 1 else parts | {"train": nested_subset(source, sizes[0])}
+        facts = _facts(source, test, learnt, data, metric, seeds, epochs, seconds, jobs, split, contestants)
+        if sizes[0] < 1:
+            facts["notes"].append(f"Learnt from {sizes[0]:g} of the {len(parts['train'])} training images.")
         results: dict[_Job, Values] = {}
 
         def tabulate() -> Comparison:
