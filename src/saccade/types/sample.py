@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchvision import tv_tensors
@@ -57,6 +58,54 @@ class Batch(NamedTuple):
     geometries: list[Geometry]
     truths: list[Target] | None = None
     problems: tuple[DataError, ...] = ()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """From a loader's worker each tensor would travel as shared memory of its own, which takes a label longer than decoding a small
+        image; so the small ones travel as arrays.
+        """
+        return _unpacked, (self.images, _packed(self.targets), self.geometries, _packed(self.truths), self.problems)
+
+
+SMALL = 4096
+"""Numbers up to which a tensor of a target travels as an array."""
+
+
+class _Array(NamedTuple):
+    """A tensor as an array; of boxes also their format and canvas."""
+
+    values: np.ndarray
+    format: str = ""
+    canvas: tuple[int, int] = (0, 0)
+
+
+def _packed(targets: list[Target] | None) -> list[Target] | None:
+    def pack(value: Any) -> Any:
+        if not isinstance(value, Tensor) or value.numel() > SMALL or value.device.type != "cpu" or value.requires_grad:
+            return value
+        if value.dtype is torch.bfloat16:  # NumPy has none
+            return value
+        if isinstance(value, tv_tensors.BoundingBoxes):
+            return _Array(value.as_subclass(Tensor).numpy(), value.format.value, value.canvas_size)  # type: ignore[arg-type]
+        return _Array(value.numpy()) if type(value) is Tensor else value
+
+    return None if targets is None else [{key: pack(value) for key, value in target.items()} for target in targets]
+
+
+def _unpacked(
+    images: Any, targets: list[Target], geometries: list[Geometry], truths: list[Target] | None, problems: tuple[DataError, ...]
+) -> Batch:
+    def unpack(value: Any) -> Any:
+        if not isinstance(value, _Array):
+            return value
+        tensor = torch.from_numpy(value.values if value.values.flags.writeable else value.values.copy())
+        if not value.format:
+            return tensor
+        return tv_tensors.BoundingBoxes(tensor, format=value.format, canvas_size=value.canvas)  # type: ignore[call-overload]
+
+    def whole(packed: list[Target] | None) -> list[Target] | None:
+        return None if packed is None else [{key: unpack(value) for key, value in target.items()} for target in packed]
+
+    return Batch(images, whole(targets) or [], geometries, whole(truths), problems)
 
 
 def keep_objects(target: Target, keep: Tensor) -> Target:
