@@ -118,3 +118,13 @@ class Objects(NamedTuple):
     def sides(self) -> Tensor:
         """(T, 2) width and height."""
         return self.boxes[:, 2:] - self.boxes[:, :2]
+
+    def assigned(self, name: str, boxes: Tensor, truth: Tensor) -> list[tuple[Assignment, ...]]:
+        """By image what boxes (M, 4) called ``name`` learn: ``truth`` (M,) counts the objects of the whole batch."""
+        out: list[tuple[Assignment, ...]] = []
+        image, start = self.image[truth], 0
+        for i, count in enumerate(self.counts):
+            mine, own = image == i, slice(start, start + count)
+            out.append((Assignment(name, boxes[mine], truth[mine] - start, self.boxes[own], self.labels[own]),))
+            start += count
+        return out

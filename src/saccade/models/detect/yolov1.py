@@ -229,15 +229,7 @@ class YOLOv1(Detector):
         cells = assign(objects, self.size, self.side)
         corner = torch.stack([cells.column, cells.row], 1) * float(STRIDE)
         square = torch.cat([corner, corner + STRIDE], 1)
-        out: list[tuple[Assignment, ...]] = []
-        start = 0
-        for i, count in enumerate(objects.counts):
-            mine = cells.image == i
-            truth = cells.number[mine] - start
-            rows = slice(start, start + count)
-            out.append((Assignment("cells", square[mine], truth, objects.boxes[rows], objects.labels[rows]),))
-            start += count
-        return out
+        return objects.assigned("cells", square, cells.number)
 
 
 # -- builders -------------------------------------------------------------------------------------

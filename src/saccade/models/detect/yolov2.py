@@ -173,13 +173,7 @@ class RegionDetector(GridDetector):
         centre = (torch.stack([at.column, at.row], 1) + 0.5) * stride
         half = self.priors[0][at.prior] / 2
         square = torch.cat([centre - half, centre + half], 1)
-        out: list[tuple[Assignment, ...]] = []
-        start = 0
-        for i, count in enumerate(objects.counts):
-            mine, rows = at.image == i, slice(start, start + count)
-            out.append((Assignment("priors", square[mine], at.number[mine] - start, objects.boxes[rows], objects.labels[rows]),))
-            start += count
-        return out
+        return objects.assigned("priors", square, at.number)
 
     def check_sides(self, images: Tensor) -> None:
         """UsageError where the cells do not divide the images."""

@@ -437,12 +437,7 @@ class YOLOv3(GridDetector):
         assigned = self.assign(objects, (images.shape[-2], images.shape[-1]))
         centre = (assigned.cell + 0.5) * self.by_prior(self.strides)[assigned.prior, None]
         boxes = corners(torch.cat([centre, self.priors.flatten(0, 1)[assigned.prior]], 1))
-        out: list[tuple[Assignment, ...]] = []
-        for i in range(len(targets)):
-            mine, own = assigned.image == i, objects.image == i
-            first = int((objects.image < i).sum())
-            out.append((Assignment("priors", boxes[mine], assigned.truth[mine] - first, objects.boxes[own], objects.labels[own]),))
-        return out
+        return objects.assigned("priors", boxes, assigned.truth)
 
 
 # -- builders -------------------------------------------------------------------------------------

@@ -324,13 +324,7 @@ class YOLOv5(GridDetector):
             boxes.append(corners(torch.cat([centre, priors[pairs.prior]], 1)))
             indices.append(pairs.truth)
         prior, index = torch.cat(boxes), torch.cat(indices)
-        out: list[tuple[Assignment, ...]] = []
-        start = 0
-        for i, count in enumerate(truth.counts):
-            mine, rows = truth.image[index] == i, slice(start, start + count)
-            out.append((Assignment("priors", prior[mine], index[mine] - start, truth.boxes[rows], truth.labels[rows]),))
-            start += count
-        return out
+        return truth.assigned("priors", prior, index)
 
     def configure(self, recipe: Recipe) -> None:
         """Also takes ``recipe.label_smoothing``."""
