@@ -56,7 +56,7 @@ def compare(target: str, size: int, epochs: int, out: Path, *, quick: bool) -> l
         source = saccade.load_data(source, "train").subset(range(0, 4000, 100))
         learnt = saccade.load_data(learnt, "train").subset(range(0, 60, 3))
     rows = []
-    shared = {"model.size": size, "recipe.batch_size": 32 if not quick else 8}
+    shared = {"model.size": size, "recipe.batch_size": 32 if not quick else 8, "recipe.precision": "auto"}
     first = trained(source, out / "pretrain", shared | {"recipe.epochs": max(epochs // 2, 1)}, 0)
     for seed in SEEDS[: 1 if quick else None]:
         test = saccade.load_data(str(DATA / target), TESTS[target], seed=seed)
