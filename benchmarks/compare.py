@@ -1,6 +1,6 @@
 """The bake-off on real images: ``python -m benchmarks.compare NAME...|all [--out FOLDER]``.
 
-Every system of a task that stands now, three seeds, a small wall-clock budget of training a run, through ``saccade compare``. Interrupted,
+Systems of a task, three seeds where not said otherwise, a small wall-clock budget of training a run, through ``saccade compare``. Interrupted,
 the same command goes on in the same ``--out``. What it leaves is copied to results/compare/NAME/: the table (Markdown, CSV, JSON), the
 page, and plan.json, the epochs that the budget came to on that machine; put into a new ``--out``, it makes a run reproducible to the digit.
 
@@ -8,7 +8,7 @@ page, and plan.json, the epochs that the budget came to on that machine; put int
   their own length; faster_rcnn has a ResNet-18, rcnn fewer proposals than by default.
 * bccd_line: the one-stage detectors from YOLOv1 to YOLOv5, SSD and RetinaNet, and ssdlite, on the same images at 224 pixels, 60 seconds
   on one core each (two runs at once), in bfloat16 where the machine computes in it. All but yolov5n and ssdlite narrower than published;
-  priors come from the data where there are any. raccoon: five of them on 90 pictures of one class (measured on 19). coco128: two of them on
+  priors come from the data where there are any. raccoon: five of them on 90 pictures of one class (measured on 19), 30 seconds. coco128: two of them on
   80 classes with 128 pictures, a check that many classes work and no measurement of the systems.
 * wbc: U-Net in three forms, 30 seconds; benchmarks.accuracy's split of 240 and 60 images.
 * facial_keypoints: 68 points of a face by landmark_net with four losses, and on a ResNet-18, 30 seconds; 71 pictures, measured on 30.
@@ -86,8 +86,8 @@ def line(size: int, *names: str) -> dict[str, Any]:
 
 COMPARISONS |= {
     "bccd_line": {"data": "set:bccd", "budget": "60s"} | line(224),
-    "raccoon": {"data": str(DATA / "raccoon"), "budget": "60s"} | line(224, "ssdlite", "yolov3_tiny", "yolov5n", "ssd300", "retinanet"),
-    "coco128": {"data": str(DATA / "coco128"), "budget": "60s"} | line(224, "ssdlite", "yolov5n"),
+    "raccoon": {"data": str(DATA / "raccoon"), "budget": "30s"} | line(224, "ssdlite", "yolov3_tiny", "yolov5n", "ssd300", "retinanet"),
+    "coco128": {"data": str(DATA / "coco128"), "budget": "60s", "seeds": 1} | line(224, "ssdlite", "yolov5n"),
     "facial_keypoints": {
         "data": str(DATA / "facial_keypoints"),
         "models": [f"{loss}=landmark_net" for loss in ("wing", "l1", "smooth_l1", "l2")] + ["wing_resnet18=landmark_net"],
@@ -181,7 +181,7 @@ def keep(made: Path, target: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="+", choices=[*COMPARISONS, "all"])
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, help="instead of three (coco128: one)")
     parser.add_argument("--budget", help="instead of each one's own")
     parser.add_argument("--out", type=Path, default=Path("runs/compare"), help="where the runs go; given again, it goes on")
     arguments = parser.parse_args()
@@ -191,7 +191,7 @@ def main() -> None:
         settings, out = COMPARISONS[name], arguments.out / name
         out.mkdir(parents=True, exist_ok=True)
         made = saccade.compare(
-            settings["models"], settings["data"], options=settings["options"], seeds=arguments.seeds, out=out,
+            settings["models"], settings["data"], options=settings["options"], seeds=arguments.seeds or settings.get("seeds", 3), out=out,
             budget=arguments.budget or settings["budget"], split_file=wbc_split(out) if name == "wbc" else None,
             allow_leaks=LEAKS.get(name, True), jobs=settings.get("jobs", 1), data_sizes=settings.get("data_sizes", (1.0,)),
         )  # fmt: skip
