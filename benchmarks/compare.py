@@ -1,15 +1,16 @@
 """The bake-off on real images: ``python -m benchmarks.compare NAME...|all [--out FOLDER]``.
 
-Systems of a task, three seeds where not said otherwise, a small wall-clock budget of training a run, through ``saccade compare``. Interrupted,
-the same command goes on in the same ``--out``. What it leaves is copied to results/compare/NAME/: the table (Markdown, CSV, JSON), the
-page, and plan.json, the epochs that the budget came to on that machine; put into a new ``--out``, it makes a run reproducible to the digit.
+Systems of a task, three seeds where not said otherwise, a small wall-clock budget of training a run, through ``saccade compare``.
+Interrupted, the same command goes on in the same ``--out``. What it leaves is copied to results/compare/NAME/: the table (Markdown, CSV,
+JSON), the page, and plan.json, the epochs that the budget came to on that machine; put into a new ``--out``, it makes a run reproducible
+to the digit.
 
 * bccd: five detectors at 192 pixels, 60 seconds; train 205, val 87, measured on the 72 images of test. The fitted and staged systems have
   their own length; faster_rcnn has a ResNet-18, rcnn fewer proposals than by default.
 * bccd_line: the one-stage detectors from YOLOv1 to YOLOv5, SSD and RetinaNet, and ssdlite, on the same images at 224 pixels, 60 seconds
   on one core each (two runs at once), in bfloat16 where the machine computes in it. All but yolov5n and ssdlite narrower than published;
-  priors come from the data where there are any. raccoon: five of them on 90 pictures of one class (measured on 19), 30 seconds. coco128: two of them on
-  80 classes with 128 pictures, a check that many classes work and no measurement of the systems.
+  priors come from the data where there are any. raccoon: five of them, 30 seconds, on 90 pictures of one class (measured on 19). coco128:
+  two of them, one seed, 128 pictures of 80 classes: a check that many classes work and no measurement of the systems.
 * wbc: U-Net in three forms, 30 seconds; benchmarks.accuracy's split of 240 and 60 images.
 * facial_keypoints: 68 points of a face by landmark_net with four losses, and on a ResNet-18, 30 seconds; 71 pictures, measured on 30.
 * Classifiers, ten networks from scratch (the wide ones narrowed, all at small sizes) and five classical pipelines, two runs at once, 30
