@@ -56,6 +56,29 @@ def test_apart_and_empty_boxes():
     assert paired_iou(torch.zeros(0, 4), torch.zeros(0, 4), "ciou").shape == (0,)
 
 
+def test_D22_ciou_gradient_takes_alpha_as_a_constant():
+    """Against differences of IoU - d^2 / c^2 - a v with ``a`` held (arXiv 1911.08287, equations 8 to 11)."""
+    target, at = [2.0, 1.0, 9.0, 6.0], [0.0, 0.0, 8.0, 7.0]
+
+    def parts(b):
+        (x1, y1, x2, y2), (u1, v1, u2, v2) = b, target
+        inter = (min(x2, u2) - max(x1, u1)) * (min(y2, v2) - max(y1, v1))
+        iou = inter / ((x2 - x1) * (y2 - y1) + (u2 - u1) * (v2 - v1) - inter)
+        c2 = (max(x2, u2) - min(x1, u1)) ** 2 + (max(y2, v2) - min(y1, v1)) ** 2
+        d2 = ((x1 + x2 - u1 - u2) / 2) ** 2 + ((y1 + y2 - v1 - v2) / 2) ** 2
+        v = 4 / math.pi**2 * (math.atan((u2 - u1) / (v2 - v1)) - math.atan((x2 - x1) / (y2 - y1))) ** 2
+        return iou - d2 / c2, v, v / (1 - iou + v)
+
+    held = parts(at)[2]
+    expected = []
+    for k in range(4):
+        low, high = ([p + (j == k) * e for j, p in enumerate(at)] for e in (-1e-5, 1e-5))
+        expected.append(sum(sign * (parts(b)[0] - held * parts(b)[1]) for sign, b in ((1, high), (-1, low))) / 2e-5)
+    box = torch.tensor([at], dtype=torch.float64, requires_grad=True)
+    paired_iou(box, torch.tensor([target], dtype=torch.float64), "ciou").sum().backward()
+    assert box.grad[0].tolist() == pytest.approx(expected, abs=1e-6)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradients_are_finite(kind):
     a = torch.tensor([[0.0, 0, 10, 10], [30, 30, 40, 41]], requires_grad=True)

@@ -1,5 +1,6 @@
 """Suppression against a plain O(n^2) loop, and select() by hand."""
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -34,6 +35,14 @@ def test_D1_nms_is_class_wise():
     assert class_nms(boxes.bfloat16(), scores.bfloat16(), torch.tensor([0, 0, 0]), 0.5).tolist() == [0]
 
 
+def test_D1_a_box_without_measure_leaves_the_others_alone():
+    """As the exponential of an untrained network gives it; the others are of another class."""
+    for side in (1e9, 1e12, float("inf")):
+        boxes = torch.tensor([[-side, -side, side, side], [10, 10, 20, 20], [13, 10, 23, 20], [40, 40, 50, 50], [40.5, 40, 50.5, 50]])
+        scores = torch.tensor([0.9, 0.8, 0.7, 0.6, 0.5])
+        assert class_nms(boxes, scores, torch.tensor([0, 3, 3, 3, 3]), 0.6).tolist() == [0, 1, 2, 3]
+
+
 def test_select_thresholds_suppresses_and_caps():
     boxes = torch.tensor([[0.0, 0, 10, 10], [0, 1, 10, 11], [50, 50, 60, 60]])
     scores = torch.tensor([[0.9, 0.1], [0.8, 0.3], [0.2, 0.7]])
@@ -44,6 +53,7 @@ def test_select_thresholds_suppresses_and_caps():
     assert select(boxes, scores, score=0.15, iou=0.5, max_detections=10, agnostic=True)[1].tolist() == scores[[0, 2], [0, 1]].tolist()
     assert len(select(boxes, scores, score=0.0, iou=1.0, max_detections=2)[0]) == 2
     assert select(boxes, scores, score=0.0, iou=1.0, max_detections=9, candidates=1)[2].tolist() == [0, 1]
+    assert select(boxes, scores, score=0.0, iou=1.0, max_detections=9, most=3)[1].tolist() == pytest.approx([0.9, 0.8, 0.7])
     assert select(boxes, scores, score=0.95, iou=0.5, max_detections=9)[0].shape == (0, 4)
 
 

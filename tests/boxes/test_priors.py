@@ -62,6 +62,15 @@ def test_D27_as_many_priors_as_sizes_fit_exactly():
         kmeans_priors(np.array([[0.0, 3.0]]), 1)
 
 
+def test_D27_sizes_that_differ_by_rounding_alone_are_no_error():
+    """As boxes over whole images of different sizes give them: 416 and 415.99999999999994."""
+    side = np.nextafter(416.0, 0)
+    sizes = np.array([[416.0, 416], [416, side], [side, 416], [side, side]])
+    priors, mean_iou = kmeans_priors(sizes, 4)
+    np.testing.assert_allclose(priors, 416)
+    assert mean_iou == pytest.approx(1)
+
+
 def test_D27_priors_of_real_blood_cells(real):
     """Red cells are about 105 px, white ones about 210, platelets about 40 of 640: three priors tell them apart."""
     sizes = []

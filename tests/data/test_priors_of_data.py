@@ -21,9 +21,9 @@ def test_D27_sizes_are_those_of_the_input(real):
     np.testing.assert_allclose(wide, original / 2)
 
 
-def test_D27_crowds_are_no_sizes(tmp_path):
-    boxes, labels = np.array([[0, 0, 10, 20], [0, 0, 60, 40]], np.float32), np.zeros(2, np.int64)
-    record = Record("0.png", "0", (48, 64), boxes=boxes, labels=labels, iscrowd=np.array([False, True]))
+def test_D27_crowds_and_boxes_without_area_are_no_sizes(tmp_path):
+    boxes, labels = np.array([[0, 0, 10, 20], [0, 0, 60, 40], [5, 5, 5, 9]], np.float32), np.zeros(3, np.int64)  # the last has no area
+    record = Record("0.png", "0", (48, 64), boxes=boxes, labels=labels, iscrowd=np.array([False, True, False]))
     data = Dataset(DataIndex("test", tmp_path, ["a"], PackedRecords([record]), tasks=("detect",)))
     assert box_sizes(data).tolist() == [[10, 20]]
 

@@ -102,6 +102,78 @@ def test_D14_prior_boxes_of_odd_sizes(size):
     assert torch.equal(model.prior_boxes(size).boxes, anchors)
 
 
+# -- the images of a batch do not see each other ----------------------------------------------------
+
+ONE_STAGE = ("yolov1", "yolov2", "yolo9000", "yolov3", "yolov4", "yolov4_csp", "yolov5n", "ssd300", "retinanet")
+BOXES = (
+    [[0.1, 0.1, 0.45, 0.5], [0.5, 0.3, 0.95, 0.9], [0.2, 0.6, 0.4, 0.8]],
+    [],
+    [[0.15, 0.12, 0.5, 0.47], [0.55, 0.35, 0.9, 0.95]],  # in the cells of the first two above
+    [[0.85, 0.85, 1.15, 1.15]],  # its centre is the image's corner
+)
+LABELS = ([0, 1, 2], [], [2, 0], [1])
+
+
+def of_rows(value, rows):
+    """Raw outputs of some images; anchors are those of all."""
+    if isinstance(value, dict):
+        return {name: one if name == "anchors" else of_rows(one, rows) for name, one in value.items()}
+    return [of_rows(one, rows) for one in value] if isinstance(value, list) else value[rows]
+
+
+def noise(value, generator):
+    """Outputs as various as those of a trained network, of the same shapes."""
+    if isinstance(value, dict):
+        return {name: one if name == "anchors" else noise(one, generator) for name, one in value.items()}
+    if isinstance(value, list):
+        return [noise(one, generator) for one in value]
+    return torch.randn(value.shape, generator=generator)
+
+
+@pytest.fixture(scope="module", params=ONE_STAGE)
+def batched(request):
+    """A model whose outputs are seeded for each of four images (which hold their number), the images, and their targets."""
+    model = testing.build(request.param).eval()
+    side = model.preprocess.size[0]
+    images = torch.arange(4.0).view(4, 1, 1, 1).expand(4, 3, side, side)
+    with torch.no_grad():
+        outputs = noise(model.raw(torch.zeros(4, 3, side, side)), torch.Generator().manual_seed(0))
+    model.raw = lambda given: of_rows(outputs, given[:, 0, 0, 0].long())
+    targets = [
+        {"boxes": boxes_tensor(torch.tensor(boxes).reshape(-1, 4) * side, (side, side)), "labels": torch.tensor(labels).long()}
+        for boxes, labels in zip(BOXES, LABELS, strict=True)
+    ]
+    return model, images, targets
+
+
+def test_D18_D25_a_batch_assigns_what_its_images_assign_alone(batched):
+    model, images, targets = batched
+    together = model.assignments(images, targets)
+    assert len(together) == 4
+    for i, (stage,) in enumerate(together):
+        ((alone,),) = model.assignments(images[i : i + 1], targets[i : i + 1])
+        for name in ("boxes", "truth", "objects", "labels"):
+            assert torch.equal(getattr(stage, name), getattr(alone, name)), (i, name)
+        assert stage.counts().sum() >= min(len(targets[i]["labels"]), 1)
+        assert ((stage.boxes[:, :2] + stage.boxes[:, 2:]) / 2 < images.shape[-1]).all()  # no cell beyond the last
+
+
+def test_D18_D25_the_loss_of_a_batch_is_that_of_its_images(batched):
+    """The mean over the images, or, where the paper divides by the matches of the batch, the mean over the matches."""
+    model, images, targets = batched
+    together = model.losses(images, targets)
+    singles = [model.losses(images[i : i + 1], targets[i : i + 1]) for i in range(4)]
+    matches = torch.tensor([len(stage.truth) for (stage,) in model.assignments(images, targets)]).float()
+    by_match = {"SSD": ("class", "box"), "YOLOv5": ("class", "box")}.get(type(model).__name__, ())
+    for name, value in together.items():
+        weights = matches / matches.sum() if name in by_match else torch.full((4,), 0.25)
+        alone = torch.stack([single[name] for single in singles])
+        assert value.isfinite()
+        torch.testing.assert_close(value, (weights * alone).sum(), rtol=1e-4, atol=1e-5)
+    swapped = model.losses(images, [targets[i] for i in (2, 1, 0, 3)])
+    assert abs(sum(swapped.values()) - sum(together.values())) > 1e-3
+
+
 def test_D14_background_is_one_number():
     assert base.BACKGROUND == rpn.BACKGROUND
 

@@ -12,11 +12,13 @@ import pytest
 import torch
 
 from saccade.models.darknet.cfg import guess_dialect, parse_cfg, read_cfg
+from saccade.models.darknet.layers import BatchNorm, Same
 from saccade.models.darknet.model import assemble, load_darknet
 from saccade.models.darknet.network import DarknetNetwork
-from saccade.models.darknet.tree import WordTree, read_tree
+from saccade.models.darknet.tree import WordTree, read_names, read_tree
 from saccade.models.darknet.weights import read_weights, write_weights
 from saccade.types.errors import DataError, UsageError
+from saccade.types.geometry import Geometry
 
 CFGS = Path(os.environ.get("SACCADE_DATA", "../shared/datasets")).parent / "darknet-cfg"
 FLOATS = {
@@ -237,6 +239,9 @@ class Literal:
             p[group] = np.exp(t[group] - t[group].max()) / np.exp(t[group] - t[group].max()).sum()
         for k, parent in enumerate(parents):
             p[k] *= p[parent] if parent >= 0 else 1
+        if self.dialect == "alexeyab":  # from the last class to the first: one above a half is it
+            sure = [k for k in range(len(p)) if p[k] > 0.5]
+            return np.eye(len(t))[sure[-1]] * p[sure[-1]] if sure else np.zeros(len(t))
         node, reached = -1, 1.0
         while True:
             group = [k for k, q in enumerate(parents) if q == node]
@@ -537,12 +542,146 @@ def test_D26_new_coords_raw_is_before_the_sigmoid_and_boxes_are_squares_of_twice
     assert scores.unique().item() == 0.25
 
 
+REGION = "[net]\nheight=32\nwidth=32\n[convolutional]\nfilters=7\nsize=1\nstride=32\nactivation=linear\n[region]\nclasses=2\nanchors=1,1\n"
+
+
+@pytest.mark.parametrize(("dialect", "expected"), [("pjreddie", [0.25, 0.5 / (1 + np.exp(-2))]), ("alexeyab", [0.0, 1.0])])
+def test_D26_region_without_softmax_has_independent_classes_in_the_original_and_plain_ones_in_the_fork(dialect, expected):
+    model = assemble(parse_cfg(REGION), dialect=dialect)
+    raw = torch.zeros(1, 7, 1, 1)
+    raw[0, 6] = 2.0
+    _, objectness, scores = model.boxes_and_scores([raw], (32, 32))
+    assert objectness.item() == 0.5
+    assert scores[0, 0].tolist() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "expected"), [("pjreddie", [(2, 0.88), (0, 0.88), (0, 0.88)]), ("alexeyab", [(2, 0.63), (2, 0.6), (-1, 0.0)])]
+)
+def test_C22_region_scores_of_a_word_tree_in_both_programs(dialect, expected, tmp_path):
+    """a and b are roots, c and d are kinds of a. The original weighs .9 * .63, .8 * .6 on its way down; the fork takes what is above .5."""
+    (tmp_path / "t.tree").write_text("a -1\nb -1\nc 0\nd 0\n")
+    text = REGION.replace("filters=7", "filters=9").replace("classes=2", "classes=4\ntree=t.tree")
+    model = assemble(parse_cfg(text, tmp_path / "t.cfg"), dialect=dialect)
+    for (a, c), (node, score) in zip([(0.9, 0.7), (0.8, 0.75), (0.5, 0.5)], expected, strict=True):
+        raw = torch.tensor([0, 0, 0, 0, 2.0, *np.log([a, 1 - a, c, 1 - c])], dtype=torch.float32).view(1, 9, 1, 1)
+        (scores,) = model.boxes_and_scores([raw], (32, 32))[2][0]
+        assert scores.max().item() == pytest.approx(score, abs=1e-3)
+        assert node == -1 or scores.argmax() == node
+        assert (scores > 0).sum() == (node >= 0)
+        assert len(model.decode([raw], [Geometry((32, 32), (32, 32))])[0]) == (node >= 0)
+        raw[0, 4] = -2.0  # an objectness of 0.12
+        assert len(model.decode([raw], [Geometry((32, 32), (32, 32))])[0]) == 0
+
+
+def test_D26_of_a_key_that_stands_twice_the_first_counts():
+    """Darknet's option_find goes through a section from its top."""
+    section = parse_cfg("[net]\n[convolutional]\nfilters=8\n filters = 9\r\nsize=3\n").layers[0]
+    assert (section.int("filters"), section.lines["filters"], section.int("size")) == (8, 3, 3)
+
+
+def test_D26_a_crowded_image_keeps_its_objects(tmp_path):
+    """Sixty boxes apart from each other, each nine times, the surer objects first; Darknet has no limit before suppression."""
+    cfg = (
+        "[net]\nheight=96\nwidth=160\n[convolutional]\nfilters=54\nsize=1\nstride=16\nactivation=linear\n[yolo]\nclasses=1\nnum=9\nanchors="
+    )
+    model = assemble(parse_cfg(cfg + ",".join(["10,10"] * 9) + "\n"))
+    raw = torch.zeros(1, 9, 6, 6, 10)
+    raw[:, :, 4] = (4 - 0.05 * torch.arange(60.0)).view(6, 10)
+    raw[:, :, 5] = 9
+    (found,) = model.decode([raw.flatten(1, 2)], [Geometry((96, 160), (96, 160))])
+    assert len(found) == 60
+
+
 def test_D26_reorg_is_darknets_and_not_a_pixel_unshuffle():
     network = DarknetNetwork(parse_cfg("[net]\nheight=4\nwidth=4\nchannels=4\n[reorg]\nstride=2\n"), "pjreddie")
     x = torch.arange(64.0).view(1, 4, 4, 4)
     (out,) = network(x)
     np.testing.assert_array_equal(out[0].numpy(), Literal.reorg(x[0].numpy(), 2))
     assert not out.equal(torch.nn.functional.pixel_unshuffle(x, 2))
+
+
+# options that few networks have, by their definitions
+
+
+def plain(sections: str, channels: int = 2, side: int = 4) -> DarknetNetwork:
+    return DarknetNetwork(parse_cfg(f"[net]\nheight={side}\nwidth={side}\nchannels={channels}\n{sections}"), "alexeyab").eval()
+
+
+def test_D26_comments_short_names_and_other_programs_first_byte():
+    text = "\ufeff[network]\nheight=8 ; rows\nwidth = 9 # columns\n;[cost]\n#[cost]\n[conv]\r\nfilters=4\r\n[max]\n[avg]\n[conn]\n[soft]\n"
+    description = parse_cfg(text)
+    assert [section.kind for section in description] == ["convolutional", "maxpool", "avgpool", "connected", "softmax"]
+    assert (description.net.int("height"), description.net.int("width"), description.layers[0].int("filters")) == (8, 9, 4)
+    assert description.layers[0].lines == {"filters": 7}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("linear", [-2.0, 0.5, 7]), ("leaky", [-0.2, 0.5, 7]), ("relu", [0.0, 0.5, 7]), ("relu6", [0.0, 0.5, 6]),
+     ("elu", [np.exp(-2) - 1, 0.5, 7]), ("selu", [1.0507 * 1.6733 * (np.exp(-2) - 1), 1.0507 * 0.5, 1.0507 * 7]),
+     ("tanh", np.tanh([-2, 0.5, 7])), ("logistic", 1 / (1 + np.exp([2, -0.5, -7]))), ("", 1 / (1 + np.exp([2, -0.5, -7]))),
+     ("swish", [-2 / (1 + np.exp(2)), 0.5 / (1 + np.exp(-0.5)), 7 / (1 + np.exp(-7))]),
+     ("mish", [v * np.tanh(np.log1p(np.exp(v))) for v in (-2, 0.5, 7)])],
+)  # fmt: skip
+def test_D26_activations_of_a_convolution_which_is_logistic_by_itself(name, expected):
+    layer = plain("[convolutional]\nfilters=1\n" + (f"activation={name}\n" if name else ""), channels=1).layers[0]
+    with torch.no_grad():
+        layer.conv.weight.fill_(1)
+        layer.conv.bias.zero_()
+        got = layer(torch.tensor([-2.0, 0.5, 7]).view(1, 1, 1, 3))
+    np.testing.assert_allclose(got.flatten().numpy(), expected, rtol=1e-4)
+
+
+def test_D26_dilation_and_a_stride_for_each_direction():
+    layer = plain("[convolutional]\nfilters=3\nsize=3\npad=1\ndilation=2\nstride_x=2\nactivation=linear\n", side=6).layers[0]
+    x = torch.randn(1, 2, 6, 6)
+    expected = torch.nn.functional.conv2d(x, layer.conv.weight, layer.conv.bias, (1, 2), 2, 2)
+    assert layer.out == tuple(expected.shape[1:]) == (3, 6, 3)
+    torch.testing.assert_close(layer(x), expected)
+
+
+def test_D26_sums_weigh_their_parts_and_spread_smaller_maps():
+    x = torch.randn(1, 2, 4, 4)
+    (out,) = plain("[upsample]\nstride=1\nscale=3\n[upsample]\nstride=1\n[shortcut]\nfrom=0\nalpha=0.5\nbeta=2\n")(x)
+    torch.testing.assert_close(out, 0.5 * 3 * x + 2 * 3 * x)
+    (out,) = plain("[maxpool]\nstride=2\n[upsample]\nstride=2\n[shortcut]\nfrom=0\n")(x)
+    small = torch.nn.functional.max_pool2d(x, 2)
+    expected = small.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    expected[:, :, ::2, ::2] += small
+    torch.testing.assert_close(out, expected)
+
+
+def test_D26_softmax_in_parts_and_with_a_temperature():
+    layer = plain("[avgpool]\n[softmax]\ngroups=2\ntemperature=2\n", channels=4).layers[1]
+    values = layer(torch.tensor([0.0, np.log(9), np.log(4), np.log(4)], dtype=torch.float32).view(1, 4, 1, 1))
+    assert values.flatten().tolist() == pytest.approx([1 / 4, 3 / 4, 1 / 2, 1 / 2])
+
+
+def test_D26_yolov1s_classes_after_a_softmax():
+    text = "[connected]\noutput=7\nactivation=linear\n[detection]\nclasses=2\nside=1\nnum=1\nsoftmax=1\n"
+    model = assemble(plain(text, channels=3).description)
+    scores = model.boxes_and_scores(torch.tensor([[0.0, np.log(3), 0.8, 0.5, 0.5, 0.2, 0.2]], dtype=torch.float32), (4, 4))[2]
+    assert scores.flatten().tolist() == pytest.approx([0.2, 0.6])
+
+
+@pytest.mark.parametrize(
+    ("dialect", "letter_box", "mode"), [("pjreddie", 0, "letterbox"), ("alexeyab", 0, "stretch"), ("alexeyab", 1, "letterbox")]
+)
+def test_D26_images_keep_their_shape_in_the_original_and_where_the_fork_is_told_so(dialect, letter_box, mode):
+    text = NEW_COORDS.replace("[net]", f"[net]\nletter_box={letter_box}")
+    assert assemble(parse_cfg(text), dialect=dialect).preprocess.mode == mode
+
+
+def test_D26_in_training_statistics_move_by_a_hundredth_and_dropout_drops():
+    norm, x = BatchNorm(2, outside=True).train(), torch.tensor([[1.0, 2.0], [3.0, 6.0]])
+    torch.testing.assert_close(norm(x), torch.tensor([[-1.0, -1.0], [1.0, 1.0]]), atol=1e-4, rtol=0)
+    torch.testing.assert_close(norm.running_mean, torch.tensor([0.02, 0.04]))
+    torch.testing.assert_close(norm.running_var, torch.tensor([0.99 + 0.02, 0.99 + 0.08]))
+    torch.manual_seed(0)
+    drop, ones = Same((1, 1, 1000), 0.25), torch.ones(1, 1, 1, 1000)
+    assert 0.15 < float((drop.train()(ones) == 0).float().mean()) < 0.35
+    assert torch.equal(drop.eval()(ones), ones)
 
 
 # weights files
@@ -600,6 +739,9 @@ def test_D26_a_partial_file_loads_the_layers_that_it_holds(tmp_path):
         load_darknet(cfg, tmp_path / "c.conv.1")
     model = load_darknet(cfg)
     last = model.network.layers[1].conv.weight.clone()
+    (tmp_path / "c.conv.0").write_bytes(weights.read_bytes()[:20])
+    with pytest.raises(DataError, match=r"ends with its header: it holds none of the 293 floats of c\.cfg"):
+        read_weights(model.network, tmp_path / "c.conv.0", partial=True)
     assert read_weights(model.network, tmp_path / "c.conv.1", partial=True) == 1
     assert torch.equal(model.network.layers[1].conv.weight, last)
     assert torch.equal(model.network.layers[0].conv.weight, load_darknet(cfg, weights).network.layers[0].conv.weight)
@@ -656,6 +798,7 @@ BAD = {
     + "[yolo]\nclasses=2\nnum=2\nanchors=1,2,3,4\n": r"needs 2 x \(5 \+ 2\) = 14 maps, the layer before gives 4.*filters=14",
     HEAD + CONV.format(14) + "[yolo]\nclasses=2\nnum=2\nmask=0,2\nanchors=1,2,3,4\n": "names priors that are not there: there are 2",
     HEAD + CONV.format(14) + "[yolo]\nclasses=2\nnum=2\nanchors=1,2,-3,4\n": "above 0",
+    HEAD + CONV.format(14) + "[yolo]\nclasses=2\nnum=2\nanchors=1,2,1e39,4\n": "at most 100,000",
     HEAD + CONV.format(4) + "[detection]\nside=7\nclasses=2\n": "needs 7x7",
     HEAD + CONV.format(4): "neither boxes nor scores of classes",
     "[net]\nheight=999999\n" + CONV.format(4): "height=999999 is no whole number from 1 to 8192",
@@ -691,6 +834,9 @@ def test_D26_pipes_are_no_files_and_an_idle_tree_is_told(tmp_path):
     for arguments in ((tmp_path / "pipe",), (cfg, tmp_path / "pipe")):
         with pytest.raises(DataError, match="pipe: is not a regular file"):
             load_darknet(*arguments)
+    for read in (read_tree, read_names):
+        with pytest.raises(DataError, match="pipe: is not a regular file"):
+            read(tmp_path / "pipe")
     with pytest.raises(UsageError, match="no layer with a word tree"):
         load_darknet(cfg, weights, tree=tmp_path / "no.tree")
 
@@ -724,6 +870,27 @@ def test_D26_a_detector_predicts_in_the_images_own_pixels(tmp_path):
         assert prediction.classes == ["cat", "dog"]
         assert (prediction.boxes >= 0).all()
         assert (prediction.boxes <= np.array([image.shape[2], image.shape[1]] * 2) + 1e-3).all()
+
+
+def test_D26_overlong_values_and_names_are_short_lines(tmp_path):
+    """What a file says is quoted, but never whole; a name that no file can have is no crash."""
+    long = "9" * 5000
+    region = HEAD + CONV.format(7) + "[region]\nclasses=2\nnum=1\nanchors=1,1\n"
+    cases = {
+        HEAD + f"[{long}]\n": "is not known",
+        HEAD + f"[convolutional]\nfilters=0.5{long}\n": "is no whole number from 1",
+        HEAD + f"[convolutional]\nactivation={long}\n": "is not known",
+        HEAD + CONV.format(4) + "[route]\nlayers=1e300\n": "are no whole numbers",
+        region + f"tree={long}\n": "is not there",
+    }
+    for text, match in cases.items():
+        (tmp_path / "long.cfg").write_text(text)
+        with pytest.raises(DataError, match=match) as caught:
+            load_darknet(tmp_path / "long.cfg")
+        assert len(str(caught.value)) < 800, text[-60:]
+    for read in (load_darknet, read_tree, read_names):
+        with pytest.raises(DataError, match="File name too long"):
+            read(long)
 
 
 # the word tree
@@ -761,6 +928,8 @@ def test_C22_descent_stops_where_the_probability_falls_below_the_threshold():
 @pytest.mark.parametrize(
     ("lines", "match"),
     [("a -1\nb 1\n", "parent 1 of 'b' is not an earlier node"), ("a -1\nb x\n", "no name and number"), ("", "has no nodes"),
+     ("".join(f"n{k} {k - 1}\n" for k in range(300)), "line 300: is more than 256 nodes deep"),
+     ("a -1\nb --1\n", "'b --1' is no name and number of the parent"),
      ("a -1\nb 0\nc -1\n", "do not stand together")],
 )  # fmt: skip
 def test_C22_wrong_trees_are_one_line(lines, match, tmp_path):

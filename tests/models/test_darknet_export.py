@@ -60,6 +60,17 @@ def test_D26_detector_written_for_darknet_gives_the_same_boxes(name: str, cfg: s
 
 
 @pytest.mark.real
+def test_D26_yolov1_for_grey_images_of_another_size_and_number_of_boxes_written_for_darknet(tmp_path: Path) -> None:
+    model = lively(create_model("yolov1_tiny", 2, size=128, boxes=3, in_chans=1))
+    write_darknet(model, tmp_path / "cells", CFGS / "pjreddie_yolov1-tiny.cfg")
+    again = load_darknet(tmp_path / "cells.cfg", tmp_path / "cells.weights", dialect="alexeyab")
+    assert again.preprocess.channels == 1
+    x = torch.rand(2, 1, 128, 128)
+    with torch.no_grad():
+        torch.testing.assert_close(model.raw(x), again.raw(x), atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.real
 def test_D26_classifier_written_for_darknet(tmp_path: Path) -> None:
     model = lively(create_model("darknet19", 5, size=64))
     model.classes = list("abcde")

@@ -196,6 +196,7 @@ def test_D25_D26_detections_equal_torchvisions(pair):
     """From pixels to boxes, for images of two sizes, one of them padded; more candidates on a level than are kept."""
     theirs, ours = pair
     images = pictures((120, 150), (100, 190))
+    assert module.CANDIDATES == 1000  # section 4.1
     theirs.score_thresh, least = 0.012, module.CANDIDATES
     module.CANDIDATES = 300
     try:

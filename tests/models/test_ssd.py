@@ -2,6 +2,7 @@
 
 import math
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -316,6 +317,28 @@ def test_D24_loss_equals_the_equations_in_loops(tiny):
     assert got["class"].item() == pytest.approx(confidence, rel=1e-4)
     assert got["box"].item() == pytest.approx(location, rel=1e-4)
     assert location > 0.5
+
+
+@pytest.mark.parametrize("crowd", [[0.0, 0, 40, 40], [0.0, 0, 64, 64]], ids=["part", "all"])
+def test_D24_default_boxes_in_a_crowd_are_no_negatives(tiny, crowd):
+    """The loss is that of the equations without the default boxes that lie by more than half in the crowd, however wrong they are."""
+    (truth,) = targets(64, 3)
+    with torch.no_grad():
+        raw = tiny.eval().raw(torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(6)))
+    matched = {tuple(box) for box in tiny.assignments(torch.zeros(1, 3, 64, 64), [truth])[0][0].boxes.tolist()}
+    inside = []
+    for x1, y1, x2, y2 in tiny.priors.tolist():
+        wide, high = min(x2, crowd[2]) - max(x1, crowd[0]), min(y2, crowd[3]) - max(y1, crowd[1])
+        inside.append(max(wide, 0) * max(high, 0) > 0.5 * (x2 - x1) * (y2 - y1) and (x1, y1, x2, y2) not in matched)
+    inside = torch.tensor(inside)
+    raw["logits"][0, inside, 1] += 20
+    tiny.raw = lambda images: raw
+    given = {"boxes": torch.cat([truth["boxes"], torch.tensor([crowd])]), "labels": torch.cat([truth["labels"], torch.tensor([0])])}
+    got = tiny.losses(torch.zeros(1, 3, 64, 64), [given | {"iscrowd": torch.tensor([False, False, False, True])}])
+    rest = SimpleNamespace(priors=tiny.priors[~inside])
+    confidence, location = slow_loss(rest, {name: value[:, ~inside] for name, value in raw.items()}, [truth])
+    assert got["class"].item() == pytest.approx(confidence, rel=1e-4)
+    assert got["box"].item() == pytest.approx(location, rel=1e-4)
 
 
 def test_D24_assignments_and_priors_for_check(tiny):

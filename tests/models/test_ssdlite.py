@@ -337,3 +337,18 @@ def test_D24_ssdlite_takes_torchvisions_file_by_itself(tmp_path):
     assert type(fused) is not type(ours)
     with pytest.raises(DataError, match="are unexpected"):
         create_model("ssdlite", 3, structure="fused", weights=str(tmp_path / "theirs.pth"))
+
+
+def test_D24_ssdlite_a_crowd_of_objects_with_ten_boxes_each_is_found_whole():
+    """64 objects of one class; the ten default boxes nearest to each say the same box: more than 300 candidates, none may be lost."""
+    model = ssdlite(1, backbone=SMALL, size=320).eval()
+    corner = torch.cartesian_prod(torch.arange(8), torch.arange(8)) * 40.0 + 4
+    objects = torch.cat([corner, corner + 32], 1)
+    centre = (model.priors[:, :2] + model.priors[:, 2:]) / 2
+    near = torch.cdist(objects[:, :2] + 16, centre).topk(10, largest=False).indices
+    logits, deltas = torch.full((1, len(centre), 1), -9.0), torch.zeros(1, len(centre), 4)
+    for box, index in zip(objects, near, strict=True):
+        logits[0, index] = 2 - box.sum() / 1000  # the first rows first, so that a cut takes the last objects
+        deltas[0, index] = model.coder.encode(box.expand(10, 4), model.priors[index])
+    (found,) = model.decode({"logits": logits, "deltas": deltas}, [Geometry((320, 320), (320, 320))], max_detections=100)
+    assert sorted(map(tuple, found.boxes.round().tolist())) == sorted(map(tuple, objects.tolist()))

@@ -13,7 +13,9 @@ from torch import nn
 
 import saccade
 from saccade import DataError, UsageError, create_model, load_data, testing
+from saccade.data.dataset import Dataset
 from saccade.data.mixed import mix
+from saccade.data.records import DataIndex, PackedRecords, Record
 from saccade.engine.bundle import load_bundle, save_bundle
 from saccade.models.darknet.model import load_darknet
 from saccade.models.darknet.weights import read_weights, units, write_weights
@@ -74,6 +76,7 @@ def test_D20_darknets_cfg_gives_the_same_numbers_and_the_same_nodes(tmp_path):
     need_cfgs()
     model = shake(create_model("yolo9000", 9418, tree=str(CFGS / "9k.tree"), names=str(CFGS / "9k.names"), size=64))
     theirs = load_darknet(CFGS / "pjreddie_yolo9000.cfg", dialect="alexeyab", tree=CFGS / "9k.tree")
+    theirs.network.layers[-1].original = True  # its epsilon is the fork's, the descent is the original's
     write_weights(model, tmp_path / "w.weights")
     read_weights(theirs.network, tmp_path / "w.weights")
     images = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
@@ -317,6 +320,21 @@ def test_D20_two_data_sets_in_one():
         mix(labels, labels)
     with pytest.raises(UsageError, match="has no label"):
         mix(boxes, boxes)
+
+
+def test_D20_mixed_data_keep_crowds_and_what_a_format_adds(tmp_path):
+    boxes, labels = np.array([[0, 0, 10, 20], [0, 0, 60, 40]], np.float32), np.array([0, 1])
+    one = Record("a.png", "0", (48, 64), boxes=boxes, labels=labels, iscrowd=np.array([False, True]), extra={"area": np.array([9.0, 8.0])})
+    other = Record("a.png", "0", (32, 32), label=0)
+    sources = [
+        Dataset(DataIndex("test", tmp_path, names, PackedRecords([record]), tasks=(task,)))
+        for names, record, task in ((["x", "y"], one, "detect"), (["y"], other, "classify"))
+    ]
+    first, second = (mix(*sources).record(i) for i in range(2))
+    assert first.iscrowd.tolist() == [False, True]
+    assert first.extra["area"].tolist() == [9, 8]
+    assert (first.size, second.size, second.label, second.boxes) == ((48, 64), (32, 32), 1, None)
+    assert first.path != second.path
 
 
 def test_D20_trains_on_two_data_sets(tmp_path):

@@ -6,6 +6,7 @@ import math
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -193,8 +194,10 @@ def test_D19_loss_is_the_region_layers(counts, crowds, loss, monkeypatch):
 
 
 def test_D19_a_box_that_overlaps_an_object_need_not_be_empty(monkeypatch):
-    """One object, two priors of nearly its size: only one learns it, the other is left alone; and learns again when it moves away."""
-    model = testing.build("yolov2_tiny", priors="32x32 34x34 200x200 4x4 5x5")
+    """One object, three priors of about its size: one learns it, one overlaps it by 0.609 and is left alone until it moves away, one
+    overlaps it by 0.58 and learns.
+    """
+    model = testing.build("yolov2_tiny", priors="32x32 41x41 42x42 200x200 4x4")
     target = {"boxes": torch.tensor([[0.0, 0, 32, 32]]), "labels": torch.tensor([1])}
     raw = torch.zeros(1, 40, 1, 1)
     monkeypatch.setattr(type(model), "raw", lambda self, images: [raw])
@@ -239,6 +242,21 @@ def test_D19_batches_of_sides_320_to_608():
         sides.add(images.shape[-1])
         assert targets[0]["boxes"].tolist() == [[0, 0, pytest.approx(images.shape[-1]), pytest.approx(images.shape[-1] / 2)]]
     assert sides == set(range(320, 609, 32))
+
+
+def test_D19_a_batch_of_oblong_images_keeps_its_shape_and_its_boxes():
+    model = on_meta("yolov2_tiny").train()
+    model.configure(Recipe(multi_scale=(2.0, 2.0)))
+    images, targets = model.rescaled(torch.zeros(1, 1, 64, 128), [{"boxes": torch.tensor([[0.0, 32, 128, 64]])}])
+    assert images.shape[-2:] == (128, 256)
+    assert targets[0]["boxes"].tolist() == [[0, 64, 256, 128]]
+
+
+def test_D19_automatic_priors_of_boxes_of_no_pixel_stay_above_0(monkeypatch):
+    model = create_model("yolov2_tiny", 3, size=64, width=0.0625, priors="auto")
+    monkeypatch.setattr(model, "_sizes", lambda data: np.array([[0.01 * k, 0.02] for k in range(1, 6)]))
+    model.learn_from(None)
+    assert model.priors.unique().tolist() == pytest.approx([0.1])
 
 
 @pytest.mark.parametrize("name", ["yolov2", "yolov2_tiny", "yolov2_darknet"])

@@ -13,7 +13,8 @@ import torch
 from torch import nn
 from torchvision.ops import complete_box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss
 
-from saccade import UsageError, create_model, load_data
+from saccade import UsageError, create_model, load_data, testing
+from saccade.data.priors import box_sizes
 from saccade.layers.conv_bn import ConvBN
 from saccade.models.darknet.model import load_darknet
 from saccade.models.darknet.weights import units, write_weights
@@ -318,6 +319,7 @@ def test_D21_losses_and_gradients_are_the_papers_written_out(name, targets):
 
 
 def test_D21_ignore_threshold_is_an_option():
+    assert [on_meta(name, 2, width=1 / 64).ignore for name in NAMES] == [0.5] * 3
     for threshold in (0.5, 0.7):
         model = create_model("yolov3", 3, width=1 / 64, size=96, ignore=threshold).eval()
         raws = given(model, 3)
@@ -335,16 +337,46 @@ def test_D21_label_smoothing():
 
 
 def test_D21_a_crowd_is_no_background():
-    boxes = torch.tensor([[[0.0, 0, 10, 10], [20, 20, 30, 30], [5, 0, 15, 10]]])
+    boxes = torch.tensor([[[0.0, 0, 10, 10], [20, 20, 30, 30], [5, 0, 15, 10], [5.2, 0, 15.2, 10]]])  # 1, 0, 0.51, 0.49 of them in it
     target = {
         "boxes": torch.tensor([[0.0, 0, 10.1, 40]]),
         "labels": torch.zeros(1, dtype=torch.long),
         "iscrowd": torch.ones(1, dtype=torch.bool),
     }
-    assert ignored(boxes, Batched.of([target], boxes), 0.5).tolist() == [[True, False, True]]
+    assert ignored(boxes, Batched.of([target], boxes), 0.5).tolist() == [[True, False, True, False]]
     target["iscrowd"] = torch.zeros(1, dtype=torch.bool)
-    assert ignored(boxes, Batched.of([target], boxes), 0.5).tolist() == [[False, False, False]]
-    assert ignored(boxes, Batched.of([target], boxes), 0.24).tolist() == [[True, False, False]]
+    assert ignored(boxes, Batched.of([target], boxes), 0.5).tolist() == [[False] * 4]
+    assert ignored(boxes, Batched.of([target], boxes), 0.24).tolist() == [[True, False, False, False]]
+
+
+@pytest.mark.parametrize("name", ["yolov3", "yolov4"])
+def test_D21_D27_automatic_priors_go_to_the_levels_by_size(name, monkeypatch):
+    """The smallest to the finest level, which stands last in YOLOv3 and first in YOLOv4."""
+    model = create_model(name, 3, width=1 / 64, size=96, priors="auto")
+    monkeypatch.setattr(model, "_sizes", lambda data: np.array([[4.0 * 1.3**k, 5.0 * 1.3**k] for k in range(9)]))
+    model.learn_from(None)
+    levels = {stride: priors[:, 0].tolist() for stride, priors in zip(model.strides, model.priors, strict=True)}
+    expected = [round(4 * 1.3**k, 1) for k in range(9)]
+    assert [v for stride in (8, 16, 32) for v in levels[stride]] == pytest.approx(expected)
+    assert not model.automatic
+
+
+def test_D21_D27_priors_that_fit_badly_are_told(monkeypatch):
+    model = create_model("yolov3_tiny", 3, width=1 / 64, size=96)
+    for sizes, count in (([[10.0, 14], [23, 27]], 0), ([[10.0, 14], [500, 2], [2, 500]], 1)):
+        monkeypatch.setattr(model, "_sizes", lambda data, sizes=sizes: np.array(sizes))
+        notes = model.notes(None)
+        assert len(notes) == count
+        assert all("overlap the boxes by 0.3" in note and "--set model.priors=auto" in note for note in notes)
+
+
+@pytest.mark.parametrize(("name", "factors"), [("yolov3_tiny", (0.8, 0.8)), ("yolov4_tiny", (0.8, 1.0))])
+def test_D21_D27_sizes_for_priors_are_resized_as_the_images_are(name, factors):
+    """Images of 64 x 80 into 64 x 64: kept in shape, or stretched."""
+    model, data = create_model(name, 3, width=1 / 64, size=64), testing.dataset("detect", 3)
+    np.testing.assert_allclose(model._sizes(data), box_sizes(data) * factors)
+    boxes, targets = model.preprocess(data[0])[1]["boxes"], data[0].target["boxes"]
+    np.testing.assert_allclose(boxes[:, 2:] - boxes[:, :2], (targets[:, 2:] - targets[:, :2]) * torch.tensor(factors), rtol=0.01)
 
 
 def test_D21_one_prior_a_truth_of_the_best_shape():

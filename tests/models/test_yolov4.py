@@ -19,6 +19,7 @@ from saccade.models.darknet.model import load_darknet
 from saccade.models.darknet.weights import units, write_weights
 from saccade.models.detect.base import Detector
 from saccade.models.detect.yolov4 import drop_block
+from saccade.models.registry import default_recipe, find
 from saccade.types.recipe import Recipe
 from saccade.types.sample import collate
 
@@ -385,6 +386,11 @@ def test_D22_self_adversarial_training_is_by_the_recipe_and_the_seed(monkeypatch
 
 
 # -- the rest of the system ------------------------------------------------------------------------
+
+
+def test_D22_the_recipe_has_mosaics_and_its_loss_is_ciou():
+    assert default_recipe(find("yolov4")).mosaic == default_recipe(find("yolov4_csp")).mosaic > 0
+    assert build("yolov4", 2, width=1 / 64).loss_name == "ciou"
 
 
 def test_D22_wrong_options_are_named():

@@ -162,10 +162,23 @@ def test_D23_decoding_only_the_likely_changes_nothing(score):
         assert boxes.shape == (2, 3 * (144 + 36 + 9), 4)
         assert (scores <= objectness[..., None]).all()
         for image, found in enumerate(model.decode(outputs, geometries, score=score)):
-            box, value, label = select(boxes[image], scores[image], score=score, iou=0.5, max_detections=100)
+            box, value, label = select(boxes[image], scores[image], score=score, iou=0.5, max_detections=100, candidates=3000)
             np.testing.assert_array_equal(found.labels, label)
             np.testing.assert_allclose(found.scores, value, rtol=1e-6)  # a sigmoid of many and one of few round differently
             np.testing.assert_allclose(found.boxes, geometries[image].boxes_to_original(box), rtol=1e-6, atol=1e-4)
+
+
+def test_D23_sixty_objects_of_one_class_are_all_found():
+    """Nine boxes on each, those of the surer objects before all of the next: more than 400 boxes of one class enter the suppression."""
+    model = tiny(1, size=320, width=0.25)
+    raw = [torch.full((1, 18, side, side), -20.0) for side in (40, 20, 10)]
+    for k in range(60):
+        row, column = 4 * (k // 10) + 2, 4 * (k % 10) + 1
+        for j in range(9):
+            field = raw[0][0, 0:6, row - 1 + j // 3, column - 1 + j % 3]
+            field[:] = torch.tensor([3.0 * (1 - j % 3), 3.0 * (1 - j // 3), 1.0, 1.0, 4 - 0.05 * k, 9.0])
+    (found,) = model.decode(raw, [Geometry((320, 320), (320, 320))], score=0.3)
+    assert len(found.boxes) == 60
 
 
 def test_D23_first_objectness_expects_eight_objects():

@@ -55,5 +55,6 @@ def _start(sizes: np.ndarray, k: int, generator: np.random.Generator) -> np.ndar
     starts = sizes[generator.integers(len(sizes))][None]
     while len(starts) < k:
         distance = (1 - size_iou(sizes, starts).max(1)).clip(min=0) ** 2
-        starts = np.concatenate([starts, sizes[generator.choice(len(sizes), p=distance / distance.sum())][None]])
+        total = distance.sum()  # 0 where the other sizes differ by rounding alone
+        starts = np.concatenate([starts, sizes[generator.choice(len(sizes), p=distance / total if total else None)][None]])
     return starts

@@ -68,7 +68,7 @@ class Section:
             return default
         value = self.float(key, 0.0)
         if not low <= value <= high or value != int(value):
-            raise self.error(f"{key}={self.options[key]} is no whole number from {low} to {high}", key)
+            raise self.error(f"{key}={self.options[key][:40]} is no whole number from {low} to {high}", key)
         return int(value)
 
     def float(self, key: str, default: float) -> float:
@@ -99,7 +99,7 @@ class Section:
     def ints(self, key: str) -> list[int]:
         """Whole numbers with commas between them."""
         values = self.floats(key)
-        if any(v != int(v) for v in values):
+        if any(v != int(v) or abs(v) > 1 << 20 for v in values):
             raise self.error(f"{key}={self.options[key][:60]} are no whole numbers", key)
         return [int(v) for v in values]
 
@@ -143,8 +143,12 @@ def read_cfg(path: str | Path) -> Description:
 
 
 def check_regular(path: Path) -> None:
-    """DataError for a pipe or a device, whose end may never come."""
-    if path.exists() and not (path.is_file() or path.is_dir()):
+    """DataError for a pipe or a device, whose end may never come, and for a name that cannot be one."""
+    try:
+        special = path.exists() and not (path.is_file() or path.is_dir())
+    except OSError as error:
+        raise DataError(path, f"cannot be read: {error.strerror}") from None
+    if special:
         raise DataError(path, "is not a regular file")
 
 
@@ -156,7 +160,7 @@ def parse_cfg(text: str, path: Path = Path("cfg")) -> Description:
         if not line:
             continue
         if line.startswith("["):
-            kind = line.strip("[]").strip().lower()
+            kind = line.strip("[]").strip().lower()[:60]
             kind = _SHORT.get(kind, kind)
             sections.append(Section(path, kind, number, len(sections) - 1))
             if len(sections) > MOST_SECTIONS:
@@ -166,8 +170,9 @@ def parse_cfg(text: str, path: Path = Path("cfg")) -> Description:
         if not equals or not sections:
             what = "is no key=value" if sections else "stands before any [section]: no network description"
             raise DataError(path, f"{line[:60]!r} {what}", where=f"line {number}")
-        sections[-1].options[key.strip().lower()] = value.strip()
-        sections[-1].lines[key.strip().lower()] = number
+        key = key.strip().lower()
+        if key not in sections[-1]:  # of a key that stands twice Darknet takes the first
+            sections[-1].options[key], sections[-1].lines[key] = value.strip(), number
     if not sections or sections[0].kind != "net":
         raise DataError(path, "does not begin with [net]: no network description")
     for section in sections[1:]:

@@ -12,6 +12,7 @@ from saccade.models.base import Model
 from saccade.models.darknet.cfg import Section, parse_cfg, read_cfg
 from saccade.models.darknet.network import DarknetNetwork
 from saccade.models.darknet.weights import units, write_weights
+from saccade.models.detect.yolov1 import YOLOv1
 from saccade.types.errors import DataError, UsageError
 from saccade.types.files import atomic
 
@@ -36,7 +37,7 @@ HEADS = ("yolo", "region", "detection")
 
 
 def adapted_cfg(cfg: str | Path, model: Model) -> str:
-    """The text of a description with the model's classes, priors and input size; all other lines stay.
+    """The text of a description with the model's classes, priors, input size and channels; all other lines stay.
 
     Args:
         cfg: the authors' description of the model's network.
@@ -48,7 +49,8 @@ def adapted_cfg(cfg: str | Path, model: Model) -> str:
     description = read_cfg(cfg)
     lines = Path(cfg).read_text(encoding="utf-8", errors="replace").splitlines()
     height, width = model.preprocess.size
-    changes: list[tuple[Section, dict[str, Any]]] = [(description.net, {"width": width, "height": height})]
+    size = {"width": width, "height": height, "channels": model.preprocess.channels}
+    changes: list[tuple[Section, dict[str, Any]]] = [(description.net, size)]
     layers = description.layers
     heads = [section for section in layers if section.kind in HEADS]
     if len(heads) != len(getattr(model, "strides", heads)):
@@ -57,9 +59,9 @@ def adapted_cfg(cfg: str | Path, model: Model) -> str:
         changes.append((section, {"classes": model.num_classes} | _priors(section, heads, model)))
         before = layers[section.number - 1]
         count = len(section.ints("mask")) or section.int("num", 1)
-        if section.kind == "detection":
-            side = section.int("side", 7)
-            changes.append((before, {"output": side**2 * (section.int("num", 1) * 5 + model.num_classes)}))
+        if isinstance(model, YOLOv1) and section.kind == "detection":
+            changes[-1][1].update(side=model.side, num=model.count)
+            changes.append((before, {"output": model.side**2 * (model.count * 5 + model.num_classes)}))
         else:
             changes.append((before, {"filters": count * (5 + model.num_classes)}))
     if not heads:

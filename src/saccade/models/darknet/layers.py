@@ -379,23 +379,38 @@ class YoloHead(Head):
 
 
 class RegionHead(Head):
-    """``[region]`` (YOLOv2): (N, A (5 + K), H, W) to boxes; one soft-max over the classes, or over the siblings of a word tree.
+    """``[region]`` (YOLOv2): (N, A (5 + K), H, W) to boxes; one soft-max over the classes, or over the siblings of a word tree; without
+    either the original takes the sigmoid of each class, the fork leaves them as they come.
 
-    b = (sigma(t) + c) / cells, side = prior e^t / cells. With a word tree a box has one class, the node that Darknet's descent reaches, and
-    its score is the objectness.
+    b = (sigma(t) + c) / cells, side = prior e^t / cells. With a word tree a box has one class. In the original it is the node that its
+    descent reaches, and the score is the objectness; in the fork the last node that is more probable than the threshold, if there is one,
+    and the score that probability, where the objectness is above the threshold of detection (:attr:`gated`).
 
     Args:
-        shape: of its input. priors: (A, 2) sides in cells.
+        shape: of its input. priors: (A, 2) sides in cells. original: whether as the original program, else as the fork.
     """
 
     def __init__(
-        self, shape: Shape, priors: Sequence[tuple[float, float]], classes: int, softmax: bool, tree: WordTree | None, activation: str
+        self,
+        shape: Shape,
+        priors: Sequence[tuple[float, float]],
+        classes: int,
+        softmax: bool,
+        tree: WordTree | None,
+        activation: str,
+        *,
+        original: bool,
     ) -> None:
         super().__init__(shape)
-        self.classes, self.softmax, self.tree, self.before = classes, softmax, tree, activation
+        self.classes, self.softmax, self.tree, self.before, self.original = classes, softmax, tree, activation, original
         self.register_buffer("priors", torch.tensor(priors, dtype=torch.float32), persistent=False)
 
     priors: Tensor
+
+    @property
+    def gated(self) -> bool:
+        """Whether a score is no product with the objectness, which must be above the threshold for itself."""
+        return self.tree is not None and not self.original
 
     def forward(self, x: Tensor) -> Tensor:
         """What the layer puts out in Darknet: offsets and objectness after their sigmoid, classes after the soft-max."""
@@ -406,6 +421,8 @@ class RegionHead(Head):
             classes = self.tree.softmax(classes)
         elif self.softmax:
             classes = classes.softmax(-1)
+        elif self.original:
+            classes = classes.sigmoid()
         return torch.cat([t[:, :, :2].sigmoid(), t[:, :, 2:4], t[:, :, 4:5].sigmoid(), classes.movedim(-1, 2)], 2).reshape(n, -1, h, w)
 
     def boxes_and_scores(self, raw: Tensor, size: tuple[int, int], *, tree_threshold: float = 0.5) -> tuple[Tensor, Tensor, Tensor]:
@@ -419,9 +436,14 @@ class RegionHead(Head):
         classes = t[:, :, 5:].permute(0, 1, 3, 4, 2).flatten(1, 3)
         if self.tree is None:
             return boxes, objectness, objectness[..., None] * classes
-        node = self.tree.descend(self.tree.absolute(classes), tree_threshold)
-        scores = torch.zeros_like(classes).scatter_(-1, node[..., None], objectness[..., None])
-        return boxes, objectness, scores
+        absolute = self.tree.absolute(classes)
+        if self.original:
+            node, value = self.tree.descend(absolute, tree_threshold)[..., None], objectness[..., None]
+        else:  # nodes above one half are one path, the last its end
+            last = ((absolute > tree_threshold) * torch.arange(1, self.classes + 1, device=raw.device)).amax(-1, keepdim=True)
+            node = (last - 1).clamp_min(0)
+            value = absolute.gather(-1, node) * (last > 0)
+        return boxes, objectness, torch.zeros_like(classes).scatter_(-1, node, value)
 
 
 class DetectionHead(Head):

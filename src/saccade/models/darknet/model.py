@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from saccade.boxes.nms import select
+from saccade.boxes.nms import DUPLICATES, select
 from saccade.data.transforms.preprocess import Preprocess
 from saccade.models.base import Images
 from saccade.models.classify.base import Classifier
@@ -82,9 +82,12 @@ class DarknetDetector(Detector):
         """Boxes of all heads, class-wise NMS, in original pixels; a score is objectness times class probability."""
         out: list[Prediction] = []
         height, width = geometries[0].canvas
-        boxes, _, scores = self.boxes_and_scores(raw, (height, width))
+        boxes, objectness, scores = self.boxes_and_scores(raw, (height, width))
+        if any(getattr(self.network.layers[k], "gated", False) for k in self.network.heads):
+            scores = scores * (objectness > score)[..., None]
+        most = DUPLICATES * max_detections
         for box, values, geometry in zip(boxes, scores, geometries, strict=True):
-            found, value, label = select(box, values, score=score, iou=iou, max_detections=max_detections)
+            found, value, label = select(box, values, score=score, iou=iou, max_detections=max_detections, candidates=None, most=most)
             found = geometry.boxes_to_original(found)
             out.append(Detection(boxes=found.cpu().numpy(), labels=label.cpu().numpy(), scores=value.clamp(max=1).cpu().numpy()))
         return out
@@ -127,7 +130,8 @@ def load_darknet(
         cfg: the network description.
         weights: the ``.weights`` file; None leaves fresh weights.
         dialect: which program's arithmetic: ``"pjreddie"`` or ``"alexeyab"``; None guesses from the description (and takes the first where
-            it could be both: they differ in the epsilon of batch normalisation and in how images are resized).
+            it could be both: they differ in the epsilon of batch normalisation, in how images are resized, in the class that a box with a
+            word tree has, and in ``[region]`` without a soft-max).
         names: class names, a file with one a line or a list.
         tree: YOLO9000's word tree, where it is not found beside the description.
         partial: the weights may end after any layer (``darknet53.conv.74``).

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +20,7 @@ MOST_FLOATS = 2**31
 """Weights, or values of one layer's output for one image, that a description may ask for (8 GiB)."""
 
 LARGEST_INPUT = 8192
+LARGEST_PRIOR = 100_000
 
 NOT_COMPUTED = {
     "xnor": "0", "binary": "0", "flipped": "0", "antialiasing": "0", "share_index": "-1000000000", "assisted_excitation": "0",
@@ -123,7 +125,7 @@ class DarknetNetwork(nn.Module):
         return floats
 
     def _activation(self, section: Section, default: str) -> str:
-        name = section.text("activation", default).lower()
+        name = section.text("activation", default).lower()[:40]
         if name not in dk.ACTIVATIONS:
             raise section.error(f"activation {name!r} is not known{suggest(name, dk.ACTIVATIONS)}", "activation")
         return name
@@ -273,7 +275,8 @@ class DarknetNetwork(nn.Module):
         priors = self._priors(section, count)
         self._check_channels(section, shape, count, classes)
         tree = self._tree(section, classes, "classes")
-        return dk.RegionHead(shape, priors, classes, bool(section.int("softmax", 0)), tree, self._before()), 0
+        softmax, original = bool(section.int("softmax", 0)), self.dialect == "pjreddie"
+        return dk.RegionHead(shape, priors, classes, softmax, tree, self._before(), original=original), 0
 
     def _detection(self, section: Section, shape: Shape) -> tuple[Layer, int]:
         side, boxes, classes = section.int("side", 7, 1, 1024), section.int("num", 1, 1, 1024), section.int("classes", 1, 1)
@@ -289,8 +292,8 @@ class DarknetNetwork(nn.Module):
         values = section.floats("anchors")
         if len(values) != 2 * count:
             raise section.error(f"num={count} needs {2 * count} numbers in anchors, there are {len(values)}", "anchors")
-        if min(values) <= 0:
-            raise section.error("anchors must be above 0", "anchors")
+        if not all(0 < value <= LARGEST_PRIOR for value in values):
+            raise section.error(f"anchors must be above 0, at most {LARGEST_PRIOR:,}", "anchors")
         return list(zip(values[::2], values[1::2], strict=True))
 
     def _check_channels(self, section: Section, shape: Shape, priors: int, classes: int) -> None:
@@ -307,9 +310,9 @@ class DarknetNetwork(nn.Module):
         named = Path(section.text("tree"))
         folder = self.description.path.parent
         places = [Path(self.tree_path)] if self.tree_path is not None else [folder / named, folder / named.name, folder.parent / named]
-        found = next((place for place in places if place.is_file()), None)
+        found = next((place for place in places if os.path.isfile(place)), None)
         if found is None:
-            raise section.error(f"the word tree {named} is not there", "tree", "give its file: load_darknet(..., tree=FILE)")
+            raise section.error(f"the word tree {str(named)[:60]} is not there", "tree", "give its file: load_darknet(..., tree=FILE)")
         tree = read_tree(found)
         if len(tree) != classes:
             raise section.error(f"{found.name} has {len(tree)} nodes for {classes} {what}", "tree")

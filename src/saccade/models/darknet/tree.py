@@ -5,6 +5,7 @@ Redmon, Farhadi: YOLO9000: Better, Faster, Stronger (arXiv 1612.08242), section 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,9 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from saccade.models.darknet.cfg import check_regular
 from saccade.types.errors import DataError
 
-MOST_NODES = 1 << 20
+MOST_NODES, MOST_LEVELS = 1 << 20, 256
 
 
 class WordTree:
@@ -43,6 +45,8 @@ class WordTree:
         self.depth = np.zeros(len(self.parent), dtype=np.int64)
         for k, p in enumerate(self.parent.tolist()):
             self.depth[k] = 0 if p < 0 else self.depth[p] + 1
+        if self.depth.max() >= MOST_LEVELS:
+            raise DataError(path, f"is more than {MOST_LEVELS} nodes deep", where=f"line {self.depth.argmax() + 1}")
         self._group = torch.from_numpy(self.group)
         self._levels = [torch.from_numpy(np.flatnonzero(self.depth == d)) for d in range(1, int(self.depth.max()) + 1)]
         self._parent = torch.from_numpy(self.parent)
@@ -113,11 +117,7 @@ def read_tree(path: str | Path) -> WordTree:
     Raises:
         DataError: a line that is not that, a parent that comes later, siblings apart.
     """
-    path = Path(path)
-    try:
-        return parse_tree(path.read_text(encoding="utf-8", errors="replace"), path)
-    except OSError as error:
-        raise DataError(path, f"cannot be read: {error.strerror}") from None
+    return parse_tree(_text(Path(path)), path)
 
 
 def parse_tree(text: str, path: str | Path = "tree") -> WordTree:
@@ -127,7 +127,7 @@ def parse_tree(text: str, path: str | Path = "tree") -> WordTree:
         if not line.strip():
             continue
         parts = line.split()
-        if len(parts) != 2 or not parts[1].lstrip("-").isdecimal() or len(parts[1]) > 9:
+        if len(parts) != 2 or not re.fullmatch(r"-?\d{1,8}", parts[1]):
             raise DataError(path, f"{line[:60]!r} is no name and number of the parent", where=f"line {number}")
         names.append(parts[0])
         parent.append(int(parts[1]))
@@ -136,8 +136,12 @@ def parse_tree(text: str, path: str | Path = "tree") -> WordTree:
 
 def read_names(path: str | Path) -> list[str]:
     """Class names, one a line, as ``coco.names``."""
-    path = Path(path)
+    return [line.strip() for line in _text(Path(path)).splitlines() if line.strip()]
+
+
+def _text(path: Path) -> str:
+    check_regular(path)
     try:
-        return [line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+        return path.read_text(encoding="utf-8", errors="replace")
     except OSError as error:
         raise DataError(path, f"cannot be read: {error.strerror}") from None

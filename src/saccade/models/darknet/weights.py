@@ -170,6 +170,8 @@ def _read(targets: list[Unit], stored: list[Unit], path: Path, name: str, partia
     floats, rest = divmod(size - header.size, 4)
     if rest:
         raise DataError(path, f"ends within a number: {size} bytes are no header of {header.size} and whole floats", hint="fetch it again")
+    if wanted and not floats:
+        raise DataError(path, f"ends with its header: it holds none of the {wanted:,} floats of {name}", hint="it was cut off")
     if floats > wanted:
         raise DataError(path, f"has {floats:,} floats, {name} needs {wanted:,}", hint="it is of another network or number of classes")
     values = np.memmap(path, dtype="<f4", mode="r", offset=header.size, shape=(floats,)) if floats else np.zeros(0, np.float32)

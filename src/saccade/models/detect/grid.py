@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from saccade.boxes.anchors import grid_boxes
-from saccade.boxes.nms import select
+from saccade.boxes.nms import DUPLICATES, select
 from saccade.boxes.priors import kmeans_priors, size_iou
 from saccade.data.dataset import Dataset
 from saccade.data.priors import box_sizes
@@ -152,8 +152,11 @@ class GridDetector(Detector):
     ) -> list[Prediction]:
         """Boxes of all levels, class-wise NMS, in original pixels; a score is objectness times class probability."""
         out: list[Prediction] = []
+        most = DUPLICATES * max_detections
         for image, geometry in enumerate(geometries):
-            found, value, label = select(*self.likely(raw, image, score), score=score, iou=iou, max_detections=max_detections)
+            found, value, label = select(
+                *self.likely(raw, image, score), score=score, iou=iou, max_detections=max_detections, candidates=None, most=most
+            )
             found = geometry.boxes_to_original(found)
             out.append(Detection(boxes=found.cpu().numpy(), labels=label.cpu().numpy(), scores=value.cpu().numpy()))
         return out
@@ -181,7 +184,7 @@ class GridDetector(Detector):
                 f"model.priors=auto needs {k} boxes of different sizes, the training data have {different}; take model.priors=paper"
             )
         sides, _ = kmeans_priors(sizes, k)
-        by_level = torch.tensor(sides.round(1), dtype=torch.float32).view(levels, count, 2)
+        by_level = torch.tensor(sides.round(1).clip(min=0.1), dtype=torch.float32).view(levels, count, 2)
         finest_first = sorted(range(levels), key=lambda level: self.strides[level])
         for rank, level in enumerate(finest_first):
             self.priors[level] = by_level[rank].to(self.priors)
@@ -217,13 +220,16 @@ class GridDetector(Detector):
         """In training with ``recipe.multi_scale`` the batch at a random side, a multiple of the coarsest stride; else the batch itself."""
         if not (self.training and self.multi_scale):
             return images, targets
-        step, side = max(self.strides), images.shape[-1]
-        low, high = (max(round(side * share / step), 1) for share in self.multi_scale)
-        new = step * int(torch.randint(low, high + 1, ()))
-        if new == side:
+        step, (height, width) = max(self.strides), images.shape[-2:]
+        low, high = (max(round(width * share / step), 1) for share in self.multi_scale)
+        across = step * int(torch.randint(low, high + 1, ()))
+        down = step * max(round(height * across / width / step), 1)
+        if (down, across) == (height, width):
             return images, targets
-        images = F.interpolate(images, size=(new, new), mode="bilinear", align_corners=False)
-        return images, [target | {"boxes": target["boxes"].as_subclass(Tensor) * (new / side)} for target in targets]
+        images = F.interpolate(images, size=(down, across), mode="bilinear", align_corners=False)
+        factors = torch.tensor([across / width, down / height] * 2)
+        given = (target["boxes"].as_subclass(Tensor) for target in targets)
+        return images, [target | {"boxes": boxes * factors.to(boxes)} for target, boxes in zip(targets, given, strict=True)]
 
 
 def corners(boxes: Tensor) -> Tensor:

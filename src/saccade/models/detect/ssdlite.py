@@ -234,6 +234,7 @@ class FusedSSDLite(SSDLite):
     loss_names = ("aligned",)
     coder = BoxCoder((1.0, 1.0, 1.0, 1.0))
     background = 0
+    candidates = 1000  # ten boxes learn one object (assign_aligned), and a hundred objects may be found
     box_weight = 2.0
 
     def reset_heads(self) -> None:
