@@ -76,6 +76,22 @@ def test_F3_extract_of_a_folder_is_a_folder(folder, tmp_path):
     assert len(Keypoints.load(tmp_path / "all" / "b.png.npz")) > 0
 
 
+def test_F3_extract_of_a_glob_keeps_what_lies_below_its_common_folder(folder, tmp_path):
+    for pattern, names in (("*.png", ["a.png.npz", "b.png.npz"]), ("**/*.png", ["a.png.npz", "b.png.npz", "deep/c.png.npz"])):
+        target = tmp_path / str(len(names))
+        out = run("extract", "orb", folder / pattern, target)
+        assert out.exit_code == 0, out.exception
+        assert sorted(str(p.relative_to(target)) for p in target.rglob("*.npz")) == names
+
+
+def test_F7_pictures_wider_than_their_format_are_told(tmp_path):
+    Image.fromarray(np.zeros((1, 9000), np.uint8)).save(tmp_path / "wide.png")
+    error = run("match", tmp_path / "wide.png", tmp_path / "wide.png", tmp_path / "m.webp").exception
+    assert isinstance(error, DataError)
+    assert "sides up to 16383 pixels, the image is 18000x1" in str(error)
+    assert [p.name for p in tmp_path.iterdir()] == ["wide.png"]
+
+
 def test_F3_a_table_of_a_folder(folder, tmp_path):
     parquet = pytest.importorskip("pyarrow.parquet")
     assert run("extract", "orb", folder, tmp_path / "all.parquet").exit_code == 0

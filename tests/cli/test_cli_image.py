@@ -142,6 +142,30 @@ def test_I_answers_go_on_after_a_broken_file(run, photos):
     assert run("bits_per_pixel", photos / "1.png")[2] == [f"saccade: error: {photos / '1.png'}: is no image of a known format"]
 
 
+def test_I_answers_go_on_after_an_image_that_does_not_fit(run, photos):
+    Image.fromarray(pixels((5, 5, 3))).save(photos / "small.png")
+    code, lines, errors = run("n4", photos, "--set", "row=10", "--set", "column=3")
+    assert code == 1
+    assert len(lines) == 4
+    assert errors == [f"saccade: failed: {photos / 'small.png'}: no pixel 10,3 in an image of 5x5"]
+    code, lines, errors = run("n4", photos, "--set", "row=99", "--set", "column=3")  # fits none: the argument is wrong
+    assert (code, lines) == (2, [])
+    assert errors == [f"saccade: error: {photos / '0.png'}: no pixel 99,3 in an image of 20x30"]
+    assert run("n4", photos / "0.png", "--set", "row=99", "--set", "column=3")[2] == errors
+
+
+def test_I_opencvs_lack_of_memory_is_that_of_one_file(run, photos, tmp_path, monkeypatch):
+    def full(*_):
+        error = cv2.error("Failed to allocate 25767706624 bytes")
+        error.code = -4
+        raise error
+
+    monkeypatch.setattr(workflow, "run_chain", full)
+    code, _, errors = run("invert", photos / "0.png", photos / "1.png", tmp_path / "out")
+    assert code == 1
+    assert errors == [f"saccade: failed: {photos / f'{k}.png'}: needs more memory than there is" for k in (0, 1)]
+
+
 def test_I_an_image_that_does_not_fit_the_operation_is_named_too(run, photos, tmp_path):
     Image.fromarray(pixels((4, 4))).save(photos / "small.png")
     code, lines, errors = run(
@@ -327,10 +351,12 @@ def test_I_the_bars_of_a_histogram_are_as_high_as_the_counts():
         (("histogram", "IN", "IN"), "never overwritten"),
         (("gaussian_noise", "IN", "out.png", "--set", "seed=-1"), "seed lies in 0.."),
         (("frame", "IN", "out.png", "--set", "above=1000000000"), "above lies in 0..32766"),
+        (("median", "IN", "out.png", "--set", "size=5" + "0" * 400), "size is int"),
         (("frame", "IN", "out.png", "--set", "above=1000000000000"), "above lies in"),
         (("histogram", "IN"), "IN OUT.png"),
         (("histogram", "IN", "out.png", "--then", "invert"), "is no image"),
         (("bits_per_pixel",), "name an image"),
+        (("invert", "IN", ""), "a file or folder for the result"),
         (("invert", "IN", "out.png", "--then", "split", "--then", "invert"), "split gives no image"),
         (("invert", "IN", "out.png", "--then", "merge"), "can only come first"),
         (("invert", "IN", "out.png", "--over", "a=1:2:3"), "belongs to saccade image sheet"),

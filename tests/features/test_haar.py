@@ -251,6 +251,8 @@ def test_F2_wrong_use_is_said(tmp_path):
             find_objects(image, "face", **options)
     with pytest.raises(UsageError, match="0 objects and 1 backgrounds"):
         train_cascade([], [noise(40, 40)])
+    with pytest.raises(UsageError, match="0 windows of the backgrounds lie away"):  # no stage would let everything pass
+        train_cascade([noise(24, 24)], [noise(40, 40)], avoid=[np.array([[0.0, 0, 40, 40]])], window=32)
     with pytest.raises(UsageError, match="1 objects and 0 backgrounds"):
         train_cascade([noise(24, 24)], [noise(20, 40)])
 

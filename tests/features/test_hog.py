@@ -122,6 +122,9 @@ def test_hog_takes_tensors_and_says_what_it_cannot_take():
     np.testing.assert_array_equal(hog(torch.from_numpy(image).permute(2, 0, 1)), hog(image))
     np.testing.assert_array_equal(hog(image[..., :1]), hog(image[..., 0]))
     assert np.isfinite(hog(np.zeros((16, 16), np.uint8))).all()
+    for option in ("cell", "block", "bins"):
+        with pytest.raises(UsageError, match=f"{option}=0"):
+            hog(image, **{option: 0})
     with pytest.raises(UsageError, match="16x16"):
         hog(image[:10])
     with pytest.raises(UsageError, match="uint8"):

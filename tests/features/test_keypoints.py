@@ -9,6 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
+from saccade.features.base import as_pixels
+from saccade.features.hog import hog
 from saccade.features.keypoints import DESCRIBED, KINDS, Keypoints, detect, no_keypoints, to_opencv
 from saccade.types.errors import DataError, MissingExtra, UsageError
 
@@ -63,6 +65,23 @@ def test_F3_arrays_tensors_and_pillow_images_are_the_same(kind):
         np.testing.assert_array_equal(detect(other, kind).points, expected.points)
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     np.testing.assert_array_equal(detect(torch.from_numpy(grey)[None], kind).points, expected.points)
+
+
+def test_F3_pillow_images_are_seen_as_they_are_shown():
+    """A palette's numbers are no grey levels."""
+    shown = Image.fromarray(picture()).quantize(16)
+    expected = as_pixels(np.asarray(shown.convert("RGB")))
+    for image in (shown, shown.convert("RGBA"), shown.convert("RGB").convert("YCbCr").convert("RGB")):
+        assert np.abs(as_pixels(image).astype(int) - expected).max() <= 3
+    np.testing.assert_array_equal(hog(shown), hog(expected))
+    assert set(np.unique(as_pixels(Image.fromarray(picture()[..., 0] > 99)))) == {0, 255}
+    for deep in (
+        Image.fromarray(np.zeros((8, 8), np.uint16)),
+        torch.zeros(3, 8, 8, requires_grad=True),
+        torch.zeros(8, 8, dtype=torch.bfloat16),
+    ):
+        with pytest.raises(UsageError, match="uint8 image"):
+            as_pixels(deep)
 
 
 def test_F3_options_come_in_the_text_or_as_keywords():

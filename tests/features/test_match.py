@@ -1,12 +1,14 @@
 """Matching against plain loops, homographies of known warps and of graf, scores against hand cases."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
 from saccade.features.keypoints import Keypoints, detect, no_keypoints
-from saccade.features.match import SHIFT, corners, draw_matches, fit_homography, match, nearest_pairs, project
+from saccade.features.match import SHIFT, Matches, corners, draw_matches, fit_homography, match, nearest_pairs, project
 from saccade.features.repeatability import _overlaps, corner_error, correct, region_repeatability, repeatability
 from saccade.types.errors import UsageError
 
@@ -151,6 +153,17 @@ def test_F7_the_homography_of_a_warped_picture_is_recovered(kind):
     assert correct(found, truth)[found.inliers].mean() > 0.97
     half = match(detect(image, kind), detect(image, kind))  # of an image with itself
     np.testing.assert_allclose(half.homography / half.homography[2, 2], np.eye(3), atol=1e-3)
+
+
+@pytest.mark.parametrize(("count", "least"), [(10, 12), (20, 15), (100, 39)])
+def test_F7_more_than_8_and_three_tenths_of_the_matches_verify(count, least):
+    """Brown and Lowe (2007), section 3.2: n_i > 8 + 0.3 n_f; ten matches can never be enough."""
+    none = no_keypoints("sift", (9, 9), 128)
+    for inliers in range(count + 1):
+        fits = np.arange(count) < inliers
+        found = Matches(none, none, np.zeros((count, 2), np.int64), np.zeros(count, np.float32), np.eye(3), fits)
+        assert found.verified == (inliers >= least)
+        assert not replace(found, homography=None).verified
 
 
 def test_F7_unrelated_pictures_are_not_verified():

@@ -151,6 +151,16 @@ def test_I_one_pixel_works_or_says_why_not(name):
             assert result.dtype == image.dtype
 
 
+@pytest.mark.parametrize("name", [n for n in OPERATIONS if OPERATIONS[n].gives == "images"])
+@pytest.mark.parametrize("shape", [(1, 9), (9, 1), (6, 7)])
+def test_I_several_results_share_no_memory(name, shape):
+    """Nor with each other: rows of one array are contiguous, and need no copy to be so."""
+    image = picture("float32", None, shape)
+    results = call(OPERATIONS[name], image)
+    for k, result in enumerate(results):
+        assert not any(np.shares_memory(result, other) for other in (image, *results[:k]))
+
+
 @pytest.mark.parametrize("name", [n for n in OPERATIONS if n not in COLOUR_ONLY])
 def test_I_every_operation_takes_grey_in_both_shapes(name):
     operation = OPERATIONS[name]
@@ -214,7 +224,7 @@ def test_I_wrong_input_is_a_usage_error_that_says_what_is_accepted(name):
 def test_I_no_operation_loads_more_than_it_needs():
     code = (
         "import sys, saccade.image as i; i.operations(); import numpy as np\n"
-        "i.invert(np.zeros((2, 2), np.uint8))\n"
+        "i.crop(np.zeros((2, 2), np.uint8), 0, 0, 1, 1)\n"
         "print([m for m in ('torch', 'cv2', 'skimage', 'scipy', 'sklearn', 'matplotlib', 'pywt') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -357,6 +367,13 @@ def test_I_wrong_text_says_what_is_wanted(annotation, text):
         base.Parameter("x", annotation, None).read(text)
 
 
+def test_I_numbers_that_no_library_holds_are_wrong_use():
+    for annotation in (int, float):
+        for call in (lambda p: p.check(10**400), lambda p: p.read("9" * 400)):
+            with pytest.raises(UsageError, match=r"^x is "):
+                call(base.Parameter("x", annotation, None))
+
+
 # ------------------------------------------------------------------------------------------------------------ the helpers
 
 
@@ -429,7 +446,7 @@ SLIPS = [
     ("median", {"size": 999}), ("weighted_mean", {"size": 0}), ("weighted_mean", {"size": -1}), ("weighted_mean", {"size": 999}),
     ("mean", {"size": 2**31 - 1}), ("non_local_means", {"patch": 999}), ("bilateral", {"size": 99_999}), ("gamma", {"gamma": 1e300}),
     ("gaussian", {"sigma": 1e-300}), ("laplacian_of_gaussian", {"sigma": 1e-300}), ("wiener", {"sigma": 0.0}),
-    ("total_variation", {"weight": 1e-300}),
+    ("total_variation", {"weight": 1e-300}), ("correlate", {"kernel": "gaussian:5000"}),
 ]  # fmt: skip
 
 

@@ -1,5 +1,7 @@
 """Linear, rank and derivative filters against SciPy, plain loops and hand-computed numbers."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -378,3 +380,35 @@ def test_I7_minimum_below_median_below_maximum(height, width, size, seed):
     assert (low <= middle).all()
     assert (middle <= high).all()
     assert (255 - ops.maximum(255 - image, size=size) == low).all()
+
+
+STRIPPED = {
+    "gradient_direction": {}, "gradient_magnitude": {}, "prewitt_edges": {}, "roberts_edges": {"threshold": 0.1}, "laplacian_edges": {},
+    "laplacian_of_gaussian": {"sigma": 3.0}, "marr_hildreth": {"sigma": 3.0, "threshold": None}, "adaptive_wiener": {},
+    "adaptive_threshold": {},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("border", ["reflect", "constant"])
+@pytest.mark.parametrize("name", STRIPPED)
+def test_I8_I9_I11_strips_change_nothing(name, border, monkeypatch):
+    """Large images are worked on a strip of rows at a time."""
+    image = picture("uint8", (700, 301, 3))
+    parts = getattr(ops, name)(image, border=border, **STRIPPED[name])
+    monkeypatch.setattr(filters, "in_strips", lambda image, change, halo=0: change(image))
+    whole = getattr(ops, name)(image, border=border, **STRIPPED[name])
+    assert np.array_equal(parts, whole)
+    assert len(np.unique(whole)) > 1
+
+
+@pytest.mark.parametrize("name", [*STRIPPED, "ssim", "quantization_error", "gaussian_noise", "rgb_to_hsv", "gaussian", "sobel", "stretch"])
+def test_I_memory_is_within_four_times_the_image(name):
+    """The image itself, and what the operation takes at most beside it."""
+    image = picture("uint8", (1500, 2000, 3))
+    arguments = [image, image[::-1].copy()] if name == "ssim" else [image]
+    getattr(ops, name)(*(x[:20, :20] for x in arguments))  # loads the libraries
+    tracemalloc.start()
+    getattr(ops, name)(*arguments, **STRIPPED.get(name, {}))
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most <= 3.01 * image.nbytes

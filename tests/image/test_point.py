@@ -187,6 +187,21 @@ def test_I5_clahe_of_floats_and_sixteen_bits_agree():
     assert i.clahe(image[:3, :2]).shape == (3, 2)  # fewer tiles than asked for
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_I5_clahe_without_a_limit_is_adaptive_equalisation(dtype):
+    """A bin of 256 (65536) times the mean holds all pixels: a greater limit changes nothing."""
+    image = noise(dtype, (60, 70))
+    free = i.clahe(image, 65536.0 if dtype == "uint16" else 256.0)
+    assert (free != i.clahe(image, 2.0)).any()
+    for clip in (1e6, 1e9, 1e300):
+        assert np.array_equal(i.clahe(image, clip), free)
+
+
+def test_I5_counts_of_sixteen_bits_in_parts_are_those_of_the_whole():
+    image = np.random.default_rng(0).integers(0, 65536, (3, 700_000), dtype=np.uint16)
+    assert np.array_equal(i.histogram(image, 65536), np.bincount(image.ravel(), minlength=65536))
+
+
 @pytest.mark.parametrize(
     "call",
     [

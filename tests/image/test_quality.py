@@ -53,6 +53,12 @@ def test_I11_quality_of_tensors_and_batches_and_alpha():
     assert ops.mse(np.concatenate([a, b[..., :1]], axis=2), alpha) == ops.mse(a, b)
 
 
+def test_I11_ssim_of_a_large_image_is_that_of_all_its_windows():
+    a, b = pair("uint8", (700, 450))
+    theirs = metrics.structural_similarity(a, b, data_range=255, gaussian_weights=True, sigma=1.5, use_sample_covariance=False)
+    assert ops.ssim(a, b) == pytest.approx(theirs, abs=1e-9)
+
+
 def test_I11_quality_tells_what_is_wrong():
     a, b = pair()
     for call, words in [

@@ -176,3 +176,25 @@ def test_I2_the_error_is_reported_and_a_second_time_there_is_none(rule):
         eight = i.quantize(noise(dtype="uint8"), levels, rule)
         assert np.array_equal(i.quantize(eight, levels, rule), eight)
     assert i.quantization_error(noise(dtype="uint8"), 256, rule)["max"] == 0
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_I2_a_level_of_a_float_image_stays_what_it_is(dtype):
+    """floor(78 / 255 * 255) may be 77: then quantising twice loses whole steps."""
+    grey = (np.arange(256) / 255).astype(dtype)[None]
+    assert np.abs(i.quantize(grey, 256, "truncate") - grey).max() < 1e-6
+    for levels in (3, 5, 7, 11, 100, 253, 256):
+        once = i.quantize(noise(dtype=dtype), levels, "truncate")
+        assert np.array_equal(i.quantize(once, levels, "truncate"), once)
+
+
+@pytest.mark.parametrize("rule", ["round", "truncate"])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_I2_the_error_of_integers_is_that_of_every_pixel(dtype, rule):
+    for shape in ((31, 33), (31, 33, 3)):
+        image = noise(shape, dtype)
+        error = image.astype(float) - i.quantize(image, 7, rule)
+        report = i.quantization_error(image, 7, rule)
+        assert report["max"] == np.abs(error).max()
+        assert report["mean"] == pytest.approx(error.mean(), abs=1e-9)
+        assert report["rms"] == pytest.approx(np.sqrt((error**2).mean()))

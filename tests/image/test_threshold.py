@@ -63,6 +63,14 @@ def test_S1_otsu_of_other_dtypes(dtype):
     assert (ops.otsu(image, inverse=True) == TOP[dtype] - result).all()
 
 
+@pytest.mark.parametrize("dtype", list(TOP))
+def test_S1_otsu_parts_two_values(dtype):
+    for dark, bright in ((0.3, 0.7), (0.5, 0.9), (0.1, 0.5), (0.0, 1.0), (0.2, 0.21)):
+        image = (np.array([[dark, bright, dark]]) * TOP[dtype]).astype(dtype)
+        assert ops.otsu(image).tolist() == [[0, TOP[dtype], 0]]
+        assert (image > ops.otsu_level(image) * TOP[dtype]).tolist() == [[False, True, False]]
+
+
 def test_S1_otsu_of_each_channel_and_of_one_value():
     image = np.stack([two_hills(), two_hills(seed=1) // 2], axis=-1)[..., [0, 1, 1]]
     levels = ops.otsu_level(image)

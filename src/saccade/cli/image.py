@@ -119,7 +119,7 @@ def _apply(
         if problems:
             raise typer.Exit(1)
         return
-    if len(words) < 2:
+    if len(words) < 2 or not words[-1]:
         raise UsageError(f"saccade image {operation} IN... OUT: name an image, and a file or folder for the result")
     tasks = workflow.plan(steps, words[:-1], words[-1], form)
 

@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from saccade.features.pixels import plain_array
 from saccade.types.coerce import coerce
 from saccade.types.errors import UsageError, suggest
 from saccade.types.machine import usable_cores
@@ -143,12 +144,14 @@ def check_range(low: float, high: float, **options: float) -> None:
 
 
 def as_pixels(image: Any) -> np.ndarray:
-    """(H, W) or (H, W, 3) uint8 of such an array, a (1 or 3, H, W) uint8 tensor or a Pillow image.
+    """(H, W) or (H, W, 3) uint8 of such an array, a (1 or 3, H, W) uint8 tensor or a Pillow image of 8 bits a channel.
+
+    Palettes become colours; alpha is dropped.
 
     Raises:
         UsageError: not such an image.
     """
-    array = np.asarray(image)
+    array = plain_array(image)
     if isinstance(image, Tensor) and array.ndim == 3:
         array = np.moveaxis(array, 0, -1)
     if array.ndim == 3 and array.shape[-1] == 1:

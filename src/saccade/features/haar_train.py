@@ -94,6 +94,10 @@ def train_cascade(
         negatives = false_alarms(cascade, pictures, taken, others, rng)
         positives = positives[cascade.passes(positives)]
         if len(negatives) < 10:
+            if not stage:  # a cascade without a stage takes everything for an object
+                raise UsageError(
+                    f"{len(negatives)} windows of the backgrounds lie away from the objects: more or larger pictures are needed"
+                )
             say(f"{len(negatives)} false alarms are left: done after {stage} stages")
             break
         chosen = every[np.sort(rng.choice(len(every), min(features, len(every)), replace=False))]

@@ -26,6 +26,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from saccade.features.pixels import plain_array
 from saccade.types.errors import UsageError
 
 Convention = Literal["dalal", "opencv", "skimage", "course"]
@@ -85,6 +86,8 @@ def hog_blocks(
         block stand row by row ("opencv": column by column).
     """
     pixels = _pixels(image)
+    if min(cell, block, bins) < 1:
+        raise UsageError(f"HOG: cell={cell}, block={block}, bins={bins} are at least 1")
     rows, columns = pixels.shape[0] // cell, pixels.shape[1] // cell
     if rows < block or columns < block:
         raise UsageError(f"HOG needs at least {block * cell}x{block * cell} pixels, not {pixels.shape[1]}x{pixels.shape[0]}")
@@ -108,7 +111,7 @@ def hog_blocks(
     side = block * cell
     gamma, sigma = (True, -1.0) if convention == "opencv" else (False, side / 2)
     descriptor = cv2.HOGDescriptor((side,) * 2, (side,) * 2, (cell,) * 2, (cell,) * 2, bins, 1, sigma, 0, clip, gamma, 64, signed)
-    flat = descriptor.compute(np.ascontiguousarray(pixels), winStride=(cell, cell))
+    flat = np.asarray(descriptor.compute(np.ascontiguousarray(pixels), winStride=(cell, cell)))
     grid = flat.reshape(rows - block + 1, columns - block + 1, block, block, bins)
     if convention == "dalal":
         grid = grid.swapaxes(2, 3)
@@ -177,7 +180,7 @@ def normalize_blocks(cells: np.ndarray, *, block: int = 2, clip: float = 0.2, ep
 
 def _pixels(image: Any) -> np.ndarray:
     """(H, W) or (H, W, 3) uint8 of an array, a (C, H, W) tensor or a Pillow image."""
-    array = np.asarray(image)
+    array = plain_array(image)
     if hasattr(image, "permute") and array.ndim == 3:  # a torch tensor, without importing torch
         array = np.moveaxis(array, 0, -1)
     if array.ndim == 3 and array.shape[-1] == 1:

@@ -99,7 +99,7 @@ class Parameter:
         """
         try:
             return self._held(_fit(value, self.annotation))
-        except ValueError:
+        except (ValueError, OverflowError):
             raise self._wrong(value) from None
 
     def read(self, text: str) -> Any:
@@ -110,7 +110,7 @@ class Parameter:
         """
         try:
             return self._held(_fit(_parse(text, self.annotation), self.annotation))
-        except ValueError:
+        except (ValueError, OverflowError):
             raise self._wrong(text) from None
 
     def _held(self, value: Any) -> Any:
@@ -399,7 +399,9 @@ def from_float(values: np.ndarray, dtype: Any) -> np.ndarray:
     [[0, 128, 255]]
     """
     dtype = np.dtype(dtype)
-    return in_range(values * values.dtype.type(WHITE[dtype.name]) if dtype.kind == "u" else values, dtype)
+    if dtype.kind != "u":
+        return in_range(values, dtype)
+    return _cut(values * values.dtype.type(WHITE[dtype.name]), dtype, spend=True)
 
 
 def in_range(values: np.ndarray, dtype: Any) -> np.ndarray:
@@ -411,9 +413,14 @@ def in_range(values: np.ndarray, dtype: Any) -> np.ndarray:
     dtype = np.dtype(dtype)
     if values.dtype.kind in "iu":
         return np.clip(values, 0, WHITE[dtype.name]).astype(dtype)
+    return _cut(values, dtype)
+
+
+def _cut(values: np.ndarray, dtype: np.dtype[Any], *, spend: bool = False) -> np.ndarray:
+    """Floats of :func:`in_range`, in their own place with ``spend``."""
     top = WHITE[dtype.name]
     values = np.nan_to_num(values, nan=0.0, posinf=top, neginf=0.0) if np.isnan(values.sum()) else values
-    values = np.clip(values, 0, top)
+    values = np.clip(values, 0, top, out=values if spend else None)
     return (np.rint(values, out=values) if dtype.kind == "u" else values).astype(dtype, copy=False)
 
 

@@ -13,7 +13,7 @@ An alpha channel stays as it is, except where said.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -34,10 +34,14 @@ def _rgb(name: str, image: np.ndarray) -> np.ndarray:
 def _by_strips(image: np.ndarray, change: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """A pixelwise function of float HW3 in 0..1, strip by strip of rows, in the dtype of the image."""
     out = np.empty_like(image)
-    rows = max(1, _STRIP // image.shape[1])
-    for top in range(0, image.shape[0], rows):
-        out[top : top + rows] = from_float(change(to_float(image[top : top + rows])), image.dtype)
+    for strip in _strips(image):
+        out[strip] = from_float(change(to_float(image[strip])), image.dtype)
     return out
+
+
+def _strips(image: np.ndarray) -> Iterator[slice]:
+    rows = max(1, _STRIP // image.shape[1])
+    return (slice(top, top + rows) for top in range(0, image.shape[0], rows))
 
 
 @operation(row="I3", formula="f -> f_1, ..., f_C", alpha="apply", gives="images")
@@ -97,7 +101,7 @@ def gray_to_rgb(image: np.ndarray) -> np.ndarray:
         return _rgb("gray_to_rgb", image)
     import cv2
 
-    return cv2.merge([image, image, image])
+    return cv2.merge([image] * 3) if image.dtype == np.float64 else cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
 
 
 @operation(row="I3", formula="V = max, S = (max - min)/max, H = angle of the greatest channel (Smith 1978)")
@@ -114,10 +118,13 @@ def rgb_to_hsv(image: np.ndarray) -> np.ndarray:
         return np.asarray(rgb2hsv(image))
     import cv2
 
-    def change(x: np.ndarray) -> np.ndarray:
-        return cv2.cvtColor(x, cv2.COLOR_RGB2HSV) / np.array([360, 1, 1], np.float32)
-
-    return _by_strips(image, change)
+    if image.dtype != np.uint8:
+        return _by_strips(image, lambda x: cv2.transform(cv2.cvtColor(x, cv2.COLOR_RGB2HSV), np.diag([1 / 360, 1, 1])))
+    out, scale = np.empty_like(image), np.diag([255 / 360, 255, 1])
+    for strip in _strips(image):  # of values in 0..255, hue and saturation are the same
+        hsv = cv2.transform(cv2.cvtColor(image[strip].astype(np.float32), cv2.COLOR_RGB2HSV), scale)
+        out[strip] = cv2.convertScaleAbs(hsv)
+    return out
 
 
 @operation(row="I3", formula="the inverse of rgb_to_hsv")
@@ -130,7 +137,7 @@ def hsv_to_rgb(image: np.ndarray) -> np.ndarray:
         return in_range(np.asarray(hsv2rgb(image)), image.dtype)
     import cv2
 
-    return _by_strips(image, lambda x: cv2.cvtColor(x * np.array([360, 1, 1], np.float32), cv2.COLOR_HSV2RGB))
+    return _by_strips(image, lambda x: cv2.cvtColor(cv2.transform(x, np.diag([360.0, 1, 1])), cv2.COLOR_HSV2RGB))
 
 
 @operation(row="I3", formula="L = 116 h(Y/Yn) - 16, a = 500 (h(X/Xn) - h(Y/Yn)), b = 200 (h(Y/Yn) - h(Z/Zn))")

@@ -19,7 +19,7 @@ from typing import Literal
 import numpy as np
 
 from saccade.image.base import BORDERS, Border, border_names, each_channel, from_float, odd, operation, pad, to_float, within
-from saccade.image.filters import Kernel, depth, framed, kernel
+from saccade.image.filters import Kernel, depth, framed, kernel, strips_within
 from saccade.image.frequency import filtered, frequencies
 from saccade.types.errors import UsageError
 
@@ -75,18 +75,20 @@ def wiener(
     weights = kernel(degradation)
     blurs = np.count_nonzero(weights) > 1
     reach = tuple(4 * side if blurs else 16 for side in weights.shape) if border_names(border) != BORDERS["wrap"] else (0, 0)
-    wide = pad(to_float(image), (reach[0],) * 2, (reach[1],) * 2, border)
-    transfer = transfer_function(weights, wide.shape[:2])
-    inside = np.outer(*(_ramp(side, edge) for side, edge in zip(wide.shape, reach, strict=False))).astype(wide.dtype)
+    height, width = image.shape[:2]
+    shape = (height + 2 * reach[0], width + 2 * reach[1])
+    transfer = transfer_function(weights, shape)
 
     def restore(channel: np.ndarray) -> np.ndarray:
-        power = noise_to_signal if sigma is None else natural_noise_to_signal(channel, sigma, transfer)
+        wide = pad(to_float(channel), (reach[0],) * 2, (reach[1],) * 2, border)
+        power = noise_to_signal if sigma is None else natural_noise_to_signal(wide, sigma, transfer)
         if blurs and reach[0]:
-            channel = inside * channel + (1 - inside) * filtered(channel, transfer**4)
-        return wiener_filter(channel, transfer, power)
+            inside = np.outer(*(_ramp(side, edge) for side, edge in zip(shape, reach, strict=True))).astype(wide.dtype)
+            wide = inside * wide + (1 - inside) * filtered(wide, transfer**4)
+        out = wiener_filter(wide, transfer, power)
+        return from_float(out[reach[0] : reach[0] + height, reach[1] : reach[1] + width], image.dtype)
 
-    out = each_channel(wide, restore)
-    return from_float(out[reach[0] : reach[0] + image.shape[0], reach[1] : reach[1] + image.shape[1]], image.dtype)
+    return each_channel(image, restore)
 
 
 def _ramp(size: int, edge: int) -> np.ndarray:
@@ -167,18 +169,26 @@ def adaptive_wiener(image: np.ndarray, size: int = 5, sigma: float | None = None
     odd(size)
     if sigma is not None:
         within(sigma, 0, 100, "sigma")
-    f = to_float(image)
-    kind = f.dtype.type
+    reach, kind = size // 2, to_float(image[:1, :1]).dtype.type
 
-    def window(values: np.ndarray) -> np.ndarray:
-        return framed(values, (size // 2,) * 2, border, lambda x, b: cv2.blur(x, (size, size), borderType=b))
+    def moments(f: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        average = framed(f, (reach, reach), border, lambda x, b: cv2.blur(x, (size, size), borderType=b))
+        square = framed(f, (reach, reach), border, lambda x, b: cv2.sqrBoxFilter(x, depth(f), (size, size), normalize=True, borderType=b))
+        return average, np.maximum(square - average**2, 0)
 
-    average = window(f)
-    variance = framed(f, (size // 2,) * 2, border, lambda x, b: cv2.sqrBoxFilter(x, depth(f), (size, size), normalize=True, borderType=b))
-    variance = np.maximum(variance - average**2, 0)
-    noise = variance.mean((0, 1)) if sigma is None else kind(sigma**2)
-    gain = np.maximum(variance - noise, 0) / np.maximum(np.maximum(variance, noise), kind(1e-12))
-    return from_float(average + gain * (f - average), image.dtype)
+    if sigma is None:  # a first pass, so that no floats of the whole image are kept
+        rows = strips_within(image, lambda x: moments(to_float(x))[1].mean(1, dtype=np.float64), reach, border)
+        noise = rows.mean(0).astype(kind)
+    else:
+        noise = kind(sigma**2)
+
+    def change(strip: np.ndarray) -> np.ndarray:
+        f = to_float(strip)
+        average, variance = moments(f)
+        gain = np.maximum(variance - noise, 0) / np.maximum(np.maximum(variance, noise), kind(1e-12))
+        return from_float(average + gain * (f - average), image.dtype)
+
+    return strips_within(image, change, reach, border)
 
 
 # ------------------------------------------------------------------------------------------------- edge-keeping means
@@ -289,18 +299,20 @@ def wavelet_shrinkage(image: np.ndarray, sigma: float | None = None, levels: int
 
 @operation(row="I11", formula="sigma = median |diagonal coefficients of the finest level| / 0.6745", gives="value")
 def estimate_sigma(image: np.ndarray) -> float | list[float]:
-    """The deviation of Gaussian noise in an image, of each channel (Donoho, Johnstone 1994). Ours, on NumPy.
+    """The deviation of Gaussian noise in an image, of each channel (Donoho, Johnstone 1994). Ours, on OpenCV's filter.
 
     Args:
         image: any image. Fine texture counts as noise.
     """
-    f = to_float(image)
-    return [_sigma(f[..., c]) for c in range(f.shape[2])] if f.ndim == 3 else _sigma(f)
+    return [_sigma(to_float(image[..., c])) for c in range(image.shape[2])] if image.ndim == 3 else _sigma(to_float(image))
 
 
 def _sigma(channel: np.ndarray) -> float:
-    diagonal = _analysed(pad(channel, (2, 2), (2, 2), "symmetric"), _WAVELETS["db2"], 1)[3][: channel.shape[0], : channel.shape[1]]
-    return float(np.median(np.abs(diagonal))) * 2 / 0.6745
+    import cv2
+
+    high, wide = _high(_WAVELETS["db2"]) / 2**0.5, pad(channel, (2, 2), (2, 2), "symmetric")
+    diagonal = cv2.sepFilter2D(wide, depth(channel), high, high, anchor=(0, 0))[: channel.shape[0], : channel.shape[1]]
+    return float(np.median(np.abs(diagonal), overwrite_input=True)) * 2 / 0.6745
 
 
 def _shrunk(band: np.ndarray, noise: float) -> np.ndarray:

@@ -18,7 +18,18 @@ from typing import Literal
 import numpy as np
 
 from saccade.image.base import Border, from_float, luma, operation, white, within
-from saccade.image.filters import DERIVATIVES, Output, depth, derivative, framed, laplacian_kernel, length, signed, smooth
+from saccade.image.filters import (
+    DERIVATIVES,
+    Output,
+    depth,
+    derivative,
+    framed,
+    laplacian_kernel,
+    length,
+    signed,
+    smooth,
+    strips_within,
+)
 from saccade.types.errors import UsageError
 
 CANNY_STAGES = ("smoothed", "magnitude", "direction", "thin", "edges")
@@ -90,9 +101,13 @@ def laplacian_edges(
     """
     import cv2
 
-    grey, weights = luma(image), laplacian_kernel(neighbours)
-    response = framed(grey, (1, 1), border, lambda x, b: cv2.filter2D(x, depth(x), weights, borderType=b))
-    return _map(np.abs(response) / np.float32(neighbours * white(grey)), threshold, grey)
+    weights = laplacian_kernel(neighbours)
+
+    def change(grey: np.ndarray) -> np.ndarray:
+        response = framed(grey, (1, 1), border, lambda x, b: cv2.filter2D(x, depth(x), weights, borderType=b))
+        return _map(np.abs(response) / np.float32(neighbours * white(grey)), threshold, grey)
+
+    return strips_within(luma(image), change, 1, border)
 
 
 @operation(row="I9", formula="((x^2 + y^2 - 2 v) / sigma^4) G(x, y; sigma) * f")
@@ -107,7 +122,7 @@ def laplacian_of_gaussian(image: np.ndarray, sigma: float = 2.0, border: Border 
         border: what lies outside.
         output: "same" (absolute) or "float" (signed).
     """
-    return signed(_log(image, sigma, border), image, output)
+    return strips_within(image, lambda x: signed(_log(x, sigma, border), x, output), _reach(sigma), border)
 
 
 @operation(row="I9", formula="zero crossings of LoG(f) whose jump sigma^2 |LoG(p) - LoG(q)| is above the threshold")
@@ -124,9 +139,11 @@ def marr_hildreth(image: np.ndarray, sigma: float = 4.0, threshold: float | None
         threshold: least strength; none gives the strength (cut at 1).
         border: what lies outside.
     """
-    grey = luma(image)
-    response = _log(grey, sigma, border) * np.float32(sigma**2 / white(grey))
-    return _map(zero_crossings(response), threshold, grey)
+
+    def change(grey: np.ndarray) -> np.ndarray:
+        return _map(zero_crossings(_log(grey, sigma, border) * np.float32(sigma**2 / white(grey))), threshold, grey)
+
+    return strips_within(luma(image), change, _reach(sigma) + 1, border)
 
 
 @operation(row="I9", formula="hysteresis(non-maximum suppression(|Sobel(G(sigma) * f)|))")
@@ -166,11 +183,14 @@ def canny_stages(
     """
     grey = luma(image)
     smoothed, dx, dy = _canny_gradient(grey, sigma, border)
-    magnitude = length(dx, dy)
-    thin = np.where(maxima(dx, dy), magnitude, 0)
-    angle = np.degrees(np.arctan2(dy, dx)) % 360
-    scaled = [smoothed / white(grey), magnitude / (32**0.5 * white(grey)), angle / 360, thin / (32**0.5 * white(grey))]
-    return [*(from_float(x, grey.dtype) for x in scaled), _linked(dx, dy, *_thresholds(low, high, grey), grey)]
+    magnitude = from_float(length(dx, dy) / (32**0.5 * white(grey)), grey.dtype)
+    return [
+        from_float(smoothed / white(grey), grey.dtype),
+        magnitude,
+        from_float(np.degrees(np.arctan2(dy, dx)) % 360 / 360, grey.dtype),
+        np.where(maxima(dx, dy), magnitude, grey.dtype.type(0)),
+        _linked(dx, dy, *_thresholds(low, high, grey), grey),
+    ]
 
 
 def maxima(dx: np.ndarray, dy: np.ndarray) -> np.ndarray:
@@ -202,13 +222,18 @@ def zero_crossings(response: np.ndarray) -> np.ndarray:
 
 
 def _gradient_edges(image: np.ndarray, operator: str, threshold: float | None, thin: bool, border: str) -> np.ndarray:
-    grey = luma(image)
-    dx, dy = (derivative(grey, operator, axis, border) for axis in "xy")
     across = float(sum(DERIVATIVES.get(operator, (1.0,))))
-    strength = length(dx, dy) * dx.dtype.type(1 / (2**0.5 * across * white(grey)))
-    if thin:
-        strength[~maxima(dx, dy)] = 0
-    return _map(strength, threshold, grey)
+
+    def change(grey: np.ndarray) -> np.ndarray:
+        dx, dy = (derivative(grey, operator, axis, border) for axis in "xy")
+        strength = length(dx, dy, spend=not thin)
+        strength *= strength.dtype.type(1 / (2**0.5 * across * white(grey)))
+        if thin:
+            strength[~maxima(dx, dy)] = 0
+        return _map(strength, threshold, grey)
+
+    grey = luma(image)
+    return change(grey) if thin else strips_within(grey, change, 1, border)  # maxima are found in the gradient of the whole image
 
 
 def _map(strength: np.ndarray, threshold: float | None, grey: np.ndarray) -> np.ndarray:
@@ -219,12 +244,16 @@ def _map(strength: np.ndarray, threshold: float | None, grey: np.ndarray) -> np.
     return (strength > threshold).astype(grey.dtype) * grey.dtype.type(white(grey))
 
 
+def _reach(sigma: float) -> int:
+    """Pixels to each side that the Laplacian of a Gaussian looks at."""
+    return max(1, int(4 * within(sigma, 1e-3, 1e3, "sigma") + 0.5))
+
+
 def _log(image: np.ndarray, sigma: float, border: str) -> np.ndarray:
     """The Laplacian of the Gaussian on the image's own scale."""
     import cv2
 
-    within(sigma, 1e-3, 1e3, "sigma")
-    reach = max(1, int(4 * sigma + 0.5))
+    reach = _reach(sigma)
     x = np.arange(-reach, reach + 1, dtype=np.float64)
     bell = np.exp(-(x**2) / (2 * sigma**2))
     bell /= bell.sum()

@@ -21,7 +21,7 @@ from typing import Literal
 
 import numpy as np
 
-from saccade.image.base import Border, border_names, each_channel, from_float, odd, operation, pad, white, within
+from saccade.image.base import LARGEST_WINDOW, Border, border_names, each_channel, from_float, odd, operation, pad, white, within
 from saccade.types.errors import UsageError, suggest
 
 Output = Literal["same", "float"]
@@ -67,6 +67,8 @@ def gaussian_kernel(sigma: float = 1.0, size: int | None = None, mean: tuple[flo
         mean: (x, y) of the top in pixels from the centre: a filter with it moves the image by the opposite.
     """
     rows = [_bell(sigma, size, m, max(abs(m) for m in mean)) for m in mean]
+    if len(rows[0]) > LARGEST_WINDOW:
+        raise UsageError(f"sigma={sigma:g} makes a kernel of {len(rows[0])} pixels a side, more than {LARGEST_WINDOW}; give its size")
     return np.outer(rows[1], rows[0])
 
 
@@ -204,7 +206,7 @@ def in_strips(image: np.ndarray, change: Callable[[np.ndarray], np.ndarray], hal
     ``halo`` is how many rows above and below a row ``change`` looks at; what it takes for outside there is cut off.
     """
     height = image.shape[0]
-    rows = max(2 * halo, 2**18 // math.prod(image.shape[1:]), 1)
+    rows = max(8 * halo, 2**18 // math.prod(image.shape[1:]), 1)  # a quarter more work for the halos at most
     if height <= rows:
         return change(image)
     out: np.ndarray | None = None
@@ -215,6 +217,11 @@ def in_strips(image: np.ndarray, change: Callable[[np.ndarray], np.ndarray], hal
         out[top:bottom] = part
     assert out is not None
     return out
+
+
+def strips_within(image: np.ndarray, change: Callable[[np.ndarray], np.ndarray], halo: int, border: str) -> np.ndarray:
+    """:func:`in_strips` but for "wrap", where the first rows look at the last."""
+    return change(image) if border == "wrap" else in_strips(image, change, halo)
 
 
 def depth(image: np.ndarray) -> int:
@@ -571,7 +578,7 @@ def gradient_magnitude(image: np.ndarray, operator: Operator = "sobel", border: 
         dx, dy = (derivative(strip, operator, axis, border) for axis in "xy")
         return signed(length(dx, dy, spend=True), strip, output)
 
-    return change(image) if border == "wrap" else in_strips(image, change, halo=1)
+    return strips_within(image, change, 1, border)
 
 
 @operation(row="I8", formula="g = atan2(gy, gx)")
@@ -584,9 +591,13 @@ def gradient_direction(image: np.ndarray, operator: Operator = "sobel", border: 
         border: what lies outside.
         output: "float": degrees in 0 <= t < 360; "same": 0..360 laid over the image's range.
     """
-    dx, dy = (derivative(image, operator, axis, border) for axis in "xy")
-    angle = np.arctan2(dy, dx, out=dy)
-    angle *= dy.dtype.type(180 / np.pi)
-    angle[angle < 0] += 360
-    angle[angle >= 360] = 0  # a tiny negative angle rounds up to 360
-    return angle if output == "float" else from_float(angle / dy.dtype.type(360), image.dtype)
+
+    def change(strip: np.ndarray) -> np.ndarray:
+        dx, dy = (derivative(strip, operator, axis, border) for axis in "xy")
+        angle = np.arctan2(dy, dx, out=dy)
+        angle *= dy.dtype.type(180 / np.pi)
+        angle[angle < 0] += 360
+        angle[angle >= 360] = 0  # a tiny negative angle rounds up to 360
+        return angle if output == "float" else from_float(angle / dy.dtype.type(360), image.dtype)
+
+    return strips_within(image, change, 1, border)

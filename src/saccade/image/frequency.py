@@ -10,6 +10,7 @@ Pictures (1972).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -17,6 +18,7 @@ import numpy as np
 from saccade.image.base import Border, border_names, each_channel, from_float, look_up, luma, operation, pad, to_float, white, within
 from saccade.image.edges import canny
 from saccade.image.filters import Output
+from saccade.image.point import histogram
 from saccade.types.errors import UsageError
 
 Kind = Literal["ideal", "butterworth", "gaussian"]
@@ -33,11 +35,12 @@ def fft_magnitude(image: np.ndarray, output: Output = "same") -> np.ndarray:
         image: any image.
         output: "same": logarithmic, the greatest white; "float": ``|F|`` itself, float, of an image in 0..1.
     """
-    magnitude = np.abs(_spectrum(image))
+    magnitude = _spectrum(image, np.abs)
     if output == "float":
         return magnitude
     magnitude = np.log1p(magnitude, out=magnitude)
-    return from_float(magnitude / max(float(magnitude.max()), 1e-12), image.dtype)
+    magnitude /= max(float(magnitude.max()), 1e-12)
+    return each_channel(magnitude, lambda x: from_float(x, image.dtype))
 
 
 @operation(row="I12", formula="g = arg(F), F = DFT(f), frequency 0 in the middle")
@@ -48,8 +51,9 @@ def fft_phase(image: np.ndarray, output: Output = "same") -> np.ndarray:
         image: any image.
         output: "same": -pi..pi laid over the range; "float": radians.
     """
-    phase = np.angle(_spectrum(image))
-    return phase if output == "float" else from_float(phase / (2 * np.pi) + 0.5, image.dtype)
+    if output == "float":
+        return _spectrum(image, np.angle)
+    return _spectrum(image, lambda x: from_float(np.angle(x) / (2 * np.pi) + 0.5, image.dtype))
 
 
 def from_spectrum(magnitude: np.ndarray, phase: np.ndarray) -> np.ndarray:
@@ -66,11 +70,11 @@ def from_spectrum(magnitude: np.ndarray, phase: np.ndarray) -> np.ndarray:
     return image
 
 
-def _spectrum(image: np.ndarray) -> np.ndarray:
+def _spectrum(image: np.ndarray, part: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """A real part of the transform of each channel, frequency 0 in the middle."""
     from scipy import fft
 
-    out: np.ndarray = fft.fftshift(fft.fft2(to_float(image), axes=(0, 1)), axes=(0, 1))
-    return out
+    return each_channel(image, lambda x: fft.fftshift(part(fft.fft2(to_float(x)))))
 
 
 def frequencies(shape: tuple[int, int]) -> np.ndarray:
@@ -117,7 +121,7 @@ def low_pass(image: np.ndarray, cutoff: float = 0.1, kind: Kind = "butterworth",
         order: of Butterworth's fall-off.
         border: "wrap": periodic; others: half a frame to each side, cut off afterwards.
     """
-    return from_float(_passed(image, (cutoff, None), kind, order, border), image.dtype)
+    return _passed(image, (cutoff, None), kind, order, border, lambda x: from_float(x, image.dtype))
 
 
 @operation(row="I12", formula="g = IDFT((1 - H) F), H a low-pass")
@@ -139,7 +143,7 @@ def high_pass(
         border: as of :func:`low_pass`.
         output: "same" (absolute) or "float" (signed, in units of the range).
     """
-    return _signed(_passed(image, (None, cutoff), kind, order, border), image, output)
+    return _passed(image, (None, cutoff), kind, order, border, lambda x: _signed(x, image, output))
 
 
 @operation(row="I12", formula="g = IDFT(H_high (1 - H_low) F)")
@@ -165,20 +169,31 @@ def band_pass(
     """
     if low >= high:
         raise UsageError(f"low={low:g} is not below high={high:g}")
-    return _signed(_passed(image, (high, low), kind, order, border), image, output)
+    return _passed(image, (high, low), kind, order, border, lambda x: _signed(x, image, output))
 
 
-def _passed(image: np.ndarray, cutoffs: tuple[float | None, float | None], kind: str, order: int, border: str) -> np.ndarray:
-    """Floats in units of the range after a low-pass and a high-pass, each where it has a cutoff."""
+def _passed(
+    image: np.ndarray,
+    cutoffs: tuple[float | None, float | None],
+    kind: str,
+    order: int,
+    border: str,
+    finish: Callable[[np.ndarray], np.ndarray],
+) -> np.ndarray:
+    """What ``finish`` makes of each channel, floats in units of the range, after a low-pass and a high-pass, each where it has a cutoff."""
     border_names(border)
-    rows, columns = (0, 0) if border == "wrap" else ((image.shape[0] + 1) // 2, (image.shape[1] + 1) // 2)
-    wide = pad(to_float(image), (rows, rows), (columns, columns), border)
-    below, above = cutoffs
-    response = np.ones(1) if below is None else transfer(wide.shape[:2], below, kind, order)
+    height, width = image.shape[:2]
+    rows, columns = (0, 0) if border == "wrap" else ((height + 1) // 2, (width + 1) // 2)
+    shape, (below, above) = (height + 2 * rows, width + 2 * columns), cutoffs
+    response = np.ones(1) if below is None else transfer(shape, below, kind, order)
     if above is not None:
-        response = response * (1 - transfer(wide.shape[:2], above, kind, order))
-    out = each_channel(wide, lambda x: filtered(x, response))
-    return out[rows : rows + image.shape[0], columns : columns + image.shape[1]]
+        response = response * (1 - transfer(shape, above, kind, order))
+
+    def change(channel: np.ndarray) -> np.ndarray:
+        out = filtered(pad(to_float(channel), (rows, rows), (columns, columns), border), response)
+        return finish(out[rows : rows + height, columns : columns + width])
+
+    return each_channel(image, change)
 
 
 def _signed(response: np.ndarray, image: np.ndarray, output: str) -> np.ndarray:
@@ -363,7 +378,7 @@ def _matched(image: np.ndarray, reference: np.ndarray) -> np.ndarray:
         table = np.interp(np.cumsum(counts) / image.size, np.cumsum(wanted) / reference.size, values)
         return table[where.reshape(image.shape)].astype(image.dtype)
     levels = int(white(image)) + 1
-    counts, wanted = (np.bincount(x.reshape(-1), minlength=levels) for x in (image, reference))
+    counts, wanted = (histogram.__wrapped__(x, levels) for x in (image, reference))  # type: ignore[attr-defined]
     present = np.flatnonzero(wanted)
     table = np.interp(np.cumsum(counts) / image.size, np.cumsum(wanted)[present] / reference.size, present)
     return look_up(image, np.rint(table).astype(image.dtype))

@@ -337,7 +337,10 @@ def laplacian_pyramid(image: np.ndarray, levels: int = 3) -> list[np.ndarray]:
     pyramid = [to_float(image)]
     for _ in range(_level_count(image, levels) - 1):
         pyramid.append(cv2.pyrDown(pyramid[-1]))
-    return [a - _up(b, a) for a, b in itertools.pairwise(pyramid)] + pyramid[-1:]
+    for k, (fine, coarse) in enumerate(itertools.pairwise(pyramid)):
+        larger = _up(coarse, fine)
+        pyramid[k] = np.subtract(fine, larger, out=larger)
+    return pyramid
 
 
 def _up(small: np.ndarray, like: np.ndarray) -> np.ndarray:

@@ -58,4 +58,4 @@ def neighbour_planes(image: np.ndarray, connectivity: Literal[4, 8] = 8, border:
     """
     height, width = image.shape[:2]
     framed = pad(image, (1, 1), (1, 1), border)
-    return [framed[1 + y : 1 + y + height, 1 + x : 1 + x + width] for y, x in (N4 if connectivity == 4 else N8)]
+    return [framed[1 + y : 1 + y + height, 1 + x : 1 + x + width].copy() for y, x in (N4 if connectivity == 4 else N8)]

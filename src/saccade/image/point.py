@@ -17,17 +17,21 @@ from saccade.types.errors import UsageError
 
 @operation(row="I5", formula="g = (L-1) - f")
 def invert(image: np.ndarray) -> np.ndarray:
-    """The negative; its own inverse (floats: but for rounding). NumPy.
+    """The negative; its own inverse (floats: but for rounding). OpenCV's bitwise_not for integers, NumPy for floats.
 
     >>> invert(np.array([[0, 100, 255]], np.uint8)).tolist()
     [[255, 155, 0]]
     """
-    return np.subtract(image.dtype.type(white(image)), image)
+    if image.dtype.kind == "f":
+        return np.subtract(image.dtype.type(1), image)
+    import cv2
+
+    return cv2.bitwise_not(image)
 
 
 def _stretched(image: np.ndarray, low: float, high: float) -> np.ndarray:
-    """low..high (in the image's own levels) spread over the range; an image of one value stays as it is."""
-    if high <= low:
+    """low..high (in the image's own levels) spread over the range; an image of one value, or of the whole range, stays as it is."""
+    if high <= low or (low, high) == (0, white(image)):
         return image
     if image.dtype.kind == "f":
         return in_range((image - image.dtype.type(low)) / image.dtype.type(high - low), image.dtype)
@@ -139,8 +143,11 @@ def gamma(image: np.ndarray, gamma: float = 0.5, c: float = 1.0, eps: float = 0.
 def _counts(image: np.ndarray, channel: int | None = None) -> np.ndarray:
     """int64 count of every level of an integer image, or of one of its channels."""
     if image.dtype != np.uint8:
-        values = image if channel is None else image[..., channel]
-        return np.bincount(values.reshape(-1), minlength=int(white(image)) + 1)
+        values, levels = image if channel is None else image[..., channel], int(white(image)) + 1
+        counts, rows = np.zeros(levels, np.int64), max(1, 2**20 // math.prod(values.shape[1:]))  # bincount makes 8 bytes of each value
+        for top in range(0, len(values), rows):
+            counts += np.bincount(values[top : top + rows].reshape(-1), minlength=levels)
+        return counts
     import cv2
 
     flat = image.reshape(-1, 1) if channel is None else image.reshape(-1, 1, image.shape[2])
@@ -235,7 +242,8 @@ def clahe(image: np.ndarray, clip: float = 2.0, tiles: tuple[int, int] = (8, 8))
     import cv2
 
     rows, columns = min(tiles[0], height), min(tiles[1], width)  # a tile has a pixel at least
-    engine = cv2.createCLAHE(clipLimit=clip, tileGridSize=(columns, rows))
+    bins = 256.0 if image.dtype == np.uint8 else 65536.0  # so many times the mean are all pixels of a tile; more overflows in OpenCV
+    engine = cv2.createCLAHE(clipLimit=min(clip, bins), tileGridSize=(columns, rows))
 
     def change(grey: np.ndarray) -> np.ndarray:
         if grey.dtype.kind == "u":

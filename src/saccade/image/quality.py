@@ -71,6 +71,16 @@ def ssim(image: np.ndarray, reference: np.ndarray) -> float:
     same_shape("ssim", [image, reference])
     if min(image.shape[:2]) < SSIM_SIDE:
         raise UsageError(f"ssim takes images of at least {SSIM_SIDE}x{SSIM_SIDE} pixels, not {image.shape[0]}x{image.shape[1]}")
+    total, edge = 0.0, SSIM_SIDE - 1
+    rows = max(1, 2**18 // math.prod(image.shape[1:]))  # strips fit the cache, and bound the memory
+    for top in range(0, image.shape[0] - edge, rows):
+        strip = slice(top, top + rows + edge)
+        total += float(_similarity(image[strip], reference[strip]).sum())
+    return total / ((image.shape[0] - edge) * (image.shape[1] - edge) * math.prod(image.shape[2:]))
+
+
+def _similarity(image: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """SSIM of every window inside the images, float64."""
     inside = (slice(SSIM_SIDE // 2, -(SSIM_SIDE // 2)),) * 2
     x, y = (a / white(a) if a.dtype.kind == "u" else a.astype(np.float64) for a in (image, reference))
 
@@ -83,7 +93,8 @@ def ssim(image: np.ndarray, reference: np.ndarray) -> float:
     variances = window(x**2 + y**2) - squares
     covariance = window(x * y) - product
     c1, c2 = 0.01**2, 0.03**2
-    return float(np.mean((2 * product + c1) * (2 * covariance + c2) / ((squares + c1) * (variances + c2))))
+    out: np.ndarray = (2 * product + c1) * (2 * covariance + c2) / ((squares + c1) * (variances + c2))
+    return out
 
 
 def _mse(name: str, image: np.ndarray, reference: np.ndarray) -> float:

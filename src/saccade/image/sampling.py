@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 
 from saccade.image.base import in_range, look_up, operation, white, within
+from saccade.image.point import histogram
 from saccade.types.errors import UsageError
 
 Method = Literal["nearest", "bilinear", "bicubic", "area"]
@@ -173,7 +174,8 @@ def _quantized(image: np.ndarray, levels: int, rule: Rule) -> np.ndarray:
     if image.dtype.kind == "f":
         if rule == "round":
             return np.rint(image * (levels - 1)) / (levels - 1)
-        return np.floor(image * image.dtype.type(top / step)) * image.dtype.type(step / top)
+        digits = 4 * levels * np.finfo(image.dtype).eps  # a level itself stays, though its product falls short of the whole number
+        return np.floor(image * image.dtype.type(top / step) + image.dtype.type(digits)) * image.dtype.type(step / top)
     place = np.arange(top + 1) / step
     table = np.rint(np.rint(place) * step) if rule == "round" else np.ceil(np.floor(place) * step)
     return look_up(image, table.astype(image.dtype))
@@ -206,11 +208,17 @@ def quantization_error(image: np.ndarray, levels: int = 8, rule: Rule = "round")
     """
     top = white(image) if image.dtype.kind == "u" else 255.0
     step = top / (_checked_levels(levels) - 1) if rule == "round" else (top + 1) / levels
-    error = image.astype(np.float64) - _quantized(image, levels, rule)
+    if image.dtype.kind == "u":  # each level once, as often as it occurs
+        values = np.arange(top + 1, dtype=image.dtype)
+        counts = np.atleast_2d(histogram.__wrapped__(image, len(values))).sum(0)  # type: ignore[attr-defined]
+        values, counts = values[counts > 0], counts[counts > 0]
+    else:
+        values, counts = image.reshape(-1), None
+    error = values.astype(np.float64) - _quantized(values, levels, rule)
     error *= top / white(image)
     return {
         "step": step,
         "max": float(np.abs(error).max()),
-        "mean": float(error.mean()),
-        "rms": float(np.sqrt(np.square(error).mean())),
+        "mean": float(np.average(error, weights=counts)),
+        "rms": float(np.sqrt(np.average(np.square(error), weights=counts))),
     }

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from saccade.image.base import Border, each_channel, from_float, odd, operation, white, within
-from saccade.image.filters import depth, framed, in_strips, smooth
+from saccade.image.filters import depth, framed, smooth, strips_within
 
 
 @operation(row="S1", formula="g = white where f > level, else 0")
@@ -88,15 +88,15 @@ def adaptive_threshold(
         bright = excess <= limit if inverse else excess > limit
         return bright.astype(image.dtype) * image.dtype.type(white(image))
 
-    return change(image) if border == "wrap" else in_strips(image, change, halo=reach)
+    return strips_within(image, change, reach, border)
 
 
 def _otsu(channel: np.ndarray) -> float:
     """Otsu's level of HW on its own scale."""
     import cv2
 
-    if channel.dtype.kind == "f":
-        return _otsu(from_float(channel, np.uint16)) / 65535
+    if channel.dtype.kind == "f":  # between two of the levels, or rounding would put the darker one's pixels above it
+        return min((_otsu(from_float(channel, np.uint16)) + 0.5) / 65535, 1.0)
     return float(cv2.threshold(channel, 0, 1, cv2.THRESH_BINARY | cv2.THRESH_OTSU)[0])
 
 

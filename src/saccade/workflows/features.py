@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -145,6 +146,7 @@ def _extract_points(
     from saccade.features.base import in_threads
     from saccade.features.keypoints import detect, write_parquet
 
+    base = source if source.is_dir() else Path(os.path.commonpath([Path(path).parent.absolute() for path in paths]))
     rows: dict[str, list[Any]] = {}
     count = images = width = 0
     for names, batch in _batches(paths, skipped):
@@ -156,7 +158,7 @@ def _extract_points(
                 for column, values in ({"image": np.full(len(points), name)} | points.columns()).items():
                     rows.setdefault(column, []).append(values)
             else:
-                points.save(target / f"{Path(name).relative_to(source)}.npz")
+                points.save(target / f"{os.path.relpath(name, base)}.npz")
     if not images:
         raise DataError(source, "holds no image that can be read")
     if rows:
@@ -266,6 +268,8 @@ def _save_picture(pixels: np.ndarray, target: Path) -> None:
     from PIL import Image
 
     from saccade.types.files import atomic
+    from saccade.workflows.image import check_sides
 
+    check_sides(target, pixels.shape)
     with atomic(target) as temporary:
         Image.fromarray(pixels).save(temporary, quality=92)  # PNG has none

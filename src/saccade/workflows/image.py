@@ -133,9 +133,7 @@ def write_array(path: Path, image: np.ndarray) -> None:
         raise DataError(path, f"{path.suffix} holds no alpha channel", hint="write .png or .tif, or give --no-alpha")
     if image.dtype == np.uint16 and bits < 16:
         raise DataError(path, f"{path.suffix} holds 8 bits a channel, the image has 16", hint="write .png or .tif")
-    if max(image.shape[:2]) > (longest := _LONGEST.get(path.suffix.lower(), max(image.shape))):
-        size = f"{image.shape[1]}x{image.shape[0]}"
-        raise DataError(path, f"{path.suffix} holds sides up to {longest} pixels, the image is {size}", hint="write .png or .tif")
+    check_sides(path, image.shape)
     with atomic(path) as temporary:
         if image.dtype == np.uint16 and channels > 1:
             import cv2
@@ -152,6 +150,16 @@ def write_array(path: Path, image: np.ndarray) -> None:
 
         options = _SAVE.get(path.suffix.lower(), {})
         Image.fromarray(image).save(temporary, **options)
+
+
+def check_sides(path: Path, shape: Sequence[int]) -> None:
+    """Raises:
+    DataError: a side of an image (H, W, ...) is longer than the format of the suffix holds.
+    """
+    longest = _LONGEST.get(path.suffix.lower())
+    if longest is not None and max(shape[:2]) > longest:
+        problem = f"{path.suffix} holds sides up to {longest} pixels, the image is {shape[1]}x{shape[0]}"
+        raise DataError(path, problem, hint="write .png")
 
 
 def viewable(image: np.ndarray) -> np.ndarray:
@@ -290,14 +298,20 @@ def apply(
         if failed is None and isinstance(result, SaccadeError):
             break
     problems = [r for r in results if isinstance(r, SaccadeError)]
+    if failed is None and problems:
+        raise problems[0]
+    if failed is not None:
+        _tell(problems, len(tasks), failed)
+    return [name for r in results if isinstance(r, list) for name in r]
+
+
+def _tell(problems: Sequence[SaccadeError], count: int, failed: Callable[[SaccadeError], None]) -> None:
+    """The errors of files one by one; UsageError where all failed by a wrong argument, whatever else some files are."""
     wrong = [p for p in problems if isinstance(p, UsageError)]
-    if len(problems) == len(tasks) and 2 * len(wrong) > len(problems):  # the argument is wrong, whatever else some files are
+    if len(problems) == count and 2 * len(wrong) > count:
         raise wrong[0]
     for problem in problems:
-        if failed is None:
-            raise problem
         failed(problem)
-    return [name for r in results if isinstance(r, list) for name in r]
 
 
 def _all_others(steps: Sequence[Step], tasks: Sequence[Task], alpha: bool, count: int) -> Iterator[tuple[int, list[str] | SaccadeError]]:
@@ -370,6 +384,10 @@ def _work(steps: Sequence[Step], task: Task, alpha: bool) -> list[str] | Saccade
         return DataError(task.paths[0], "needs more memory than there is")
     except OSError as error:
         return DataError(error.filename or task.out, error.strerror or one_line(error))
+    except Exception as error:
+        if getattr(error, "code", None) != -4:  # OpenCV's MemoryError (StsNoMem)
+            raise
+        return DataError(task.paths[0], "needs more memory than there is")
 
 
 def values(
@@ -381,10 +399,10 @@ def values(
         steps: operations, one after the other.
         inputs: files, folders, globs.
         alpha: False drops the alpha channel of the inputs.
-        failed: called with the error of each file that cannot be read; None raises the first.
+        failed: called with the error of each file that cannot be read or does not fit the operation; None raises the first.
 
     Raises:
-        UsageError: a wrong argument, or the number of files does not fit the operation.
+        UsageError: a wrong argument: no file has an answer because of one; or the number of files does not fit the operation.
         DataError: a file cannot be read and ``failed`` is None.
     """
     check_chain(steps)
@@ -392,15 +410,20 @@ def values(
     files = [path for path, _ in read_inputs(inputs)]
     if count > 1 and len(files) != count:
         raise UsageError(f"{steps[0].name} takes {count} images, not {len(files)}")
-    for group in [files] if count != 1 else [[path] for path in files]:
+    problems: list[SaccadeError] = []
+    groups = [files] if count != 1 else [[path] for path in files]
+    for group in groups:
         try:
-            images = [load_file(path, alpha) for path in group]
-        except DataError as error:
+            answer = run_chain(steps, [load_file(path, alpha) for path in group])
+        except SaccadeError as error:
+            problem = UsageError(f"{group[0]}: {error}") if isinstance(error, UsageError) and len(group) == 1 else error
             if failed is None:
-                raise
-            failed(error)
+                raise problem from None
+            problems.append(problem)
             continue
-        yield ", ".join(group), _plain(run_chain(steps, images))
+        yield ", ".join(group), _plain(answer)
+    if problems and failed is not None:
+        _tell(problems, len(groups), failed)
 
 
 def _plain(value: Any) -> Any:
