@@ -24,6 +24,7 @@ from saccade.engine.bundle import load_bundle
 from saccade.types.errors import UsageError
 from saccade.workflows import compare as workflow
 from saccade.workflows.compare import compare, interval, most_apart, nested_subset, parse_budget, parse_model_sets
+from saccade.workflows.compare_job import seconds_per_step
 
 DATA = "synthetic:shapes?count=24&size=32&task=classify"
 TINY = {"*": {"recipe.batch_size": 8, "recipe.epochs": 1}}
@@ -492,3 +493,18 @@ def test_X5_wrong_use_is_one_line_before_anything_runs(models, options, match, t
     with pytest.raises(UsageError, match=match):
         compare(models, DATA, out=tmp_path / "o", say=quiet, **options)
     assert not (tmp_path / "o" / "runs").exists()
+
+
+def test_calibration_is_not_led_astray_by_a_busy_moment():
+    """The short run is slowed by something else for as long as four steps take: the difference of two and six steps is then nothing."""
+    asked = []
+
+    def seconds(steps: int) -> float:
+        asked.append(steps)
+        return 2.0 + 0.2 * steps + (0.8 if steps == 2 else 0.0)
+
+    assert seconds_per_step(seconds) == pytest.approx(0.2, rel=0.3)
+    assert asked[:2] == [2, 6]
+    assert max(asked) <= 54
+    assert seconds_per_step(lambda steps: 0.001 * steps) == pytest.approx(0.001)
+    assert 0 < seconds_per_step(lambda steps: 3.0 if steps == 2 else 2.9) < 3 / 1000  # never by nothing: it ends

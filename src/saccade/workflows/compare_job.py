@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -221,6 +221,20 @@ def _median_seconds(step: Any, images: int, *, limit: float = 3.0, repeats: int 
     return float(np.median(times[warm:] or times))
 
 
+def seconds_per_step(seconds: Callable[[int], float], *, most: int = 2000) -> float:
+    """What a further step of training costs, where ``seconds`` of some steps includes a start and an end that cost the same for any number.
+
+    Steps are added until they show beside the shorter run: the difference of two equal times is what else the machine did meanwhile.
+
+    >>> round(seconds_per_step(lambda steps: 2.0 + 0.01 * steps), 6)
+    0.01
+    """
+    few, steps = seconds(2), 6
+    while (more := seconds(steps)) < 1.25 * few and steps < most:
+        steps *= 3
+    return max((more - few) / (steps - 2), 1e-5) if more > few else more / steps
+
+
 def calibrate(job: dict[str, Any]) -> dict[str, Any]:
     """How many epochs fit into a budget here: a few steps through the trainer itself, and some validation images, are timed."""
     entry = find(job["model"])
@@ -247,8 +261,7 @@ def calibrate(job: dict[str, Any]) -> dict[str, Any]:
             return time.perf_counter() - began
 
     seconds(1)  # warm-up
-    few, more = seconds(2), seconds(6)  # start and end of training cost both the same
-    step = max((more - few) / 4, 1e-4)
+    step = seconds_per_step(seconds)
     steps = max(len(train_data) // batch, 1)
     validation = 0.0
     if val_data is not None:
