@@ -224,13 +224,13 @@ def _median_seconds(step: Any, images: int, *, limit: float = 3.0, repeats: int 
 def seconds_per_step(seconds: Callable[[int], float], *, most: int = 2000) -> float:
     """What a further step of training costs, where ``seconds`` of some steps includes a start and an end that cost the same for any number.
 
-    Steps are added until they show beside the shorter run: the difference of two equal times is what else the machine did meanwhile.
+    Steps are added until they make up most of the time: the difference of two equal times is what else the machine did meanwhile.
 
     >>> round(seconds_per_step(lambda steps: 2.0 + 0.01 * steps), 6)
     0.01
     """
     few, steps = seconds(2), 6
-    while (more := seconds(steps)) < 1.25 * few and steps < most:
+    while (more := seconds(steps)) < 2 * few and steps < most:
         steps *= 3
     return max((more - few) / (steps - 2), 1e-5) if more > few else more / steps
 
