@@ -435,7 +435,7 @@ def with_channels(layers: nn.Sequential, in_chans: int) -> nn.Sequential:
 RECIPES = {
     "ssdlite": Recipe(
         epochs=28, batch_size=8, optimizer="adamw", lr=2e-3, weight_decay=0.05, warmup=2.0, lr_final=0.01, clip=10.0, ema=0.998,
-        channels_last=True, hflip=0.5, vflip=0.5, scale=0.3, brightness=0.2, contrast=0.2, saturation=0.2,
+        precision="auto", channels_last=True, hflip=0.5, vflip=0.5, scale=0.3, brightness=0.2, contrast=0.2, saturation=0.2,
     ),
     "ssdlite320": Recipe(
         epochs=60, batch_size=24, optimizer="sgd", lr=0.015, weight_decay=4e-5, momentum=0.9, warmup=1.0, schedule="cosine",
