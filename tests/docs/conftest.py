@@ -18,6 +18,7 @@ TINY = {
     "unet": {"model.size": 32, "model.width": 4, "recipe.batch_size": 4},
     "haar_cascade": {"model.window": 12, "model.stages": 2, "model.stumps": 4, "model.features": 60, "model.others": 60},
     "lenet5": {"recipe.batch_size": 8},
+    "random_forest": {"model.trees": 5},
     "localizer": {"model.size": 32, "model.width": 4, "recipe.batch_size": 4},
     "landmark_net": {"model.size": 32, "model.width": 4, "recipe.batch_size": 4},
     "dcgan": {"model.size": 32, "model.width": 8, "model.latent": 16, "recipe.batch_size": 4},
