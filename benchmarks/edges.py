@@ -90,13 +90,11 @@ def boundaries(path: Path) -> list[np.ndarray]:
 def matched(edges: np.ndarray, truth: np.ndarray, reach: float) -> tuple[np.ndarray, int]:
     """(edge pixels,) bool in row order: matched one to one with a boundary pixel within reach; and how many were."""
     from scipy.sparse import csr_array
-    from scipy.sparse.csgraph import min_weight_full_bipartite_matching
+    from scipy.sparse.csgraph import connected_components
 
     y, x = np.nonzero(truth)
     count = int(edges.sum())
     taken = np.zeros(count, bool)
-    if not count or not len(y):
-        return taken, 0
     r = int(reach)
     numbers = np.full((edges.shape[0] + 2 * r, edges.shape[1] + 2 * r), -1)
     numbers[r : r + edges.shape[0], r : r + edges.shape[1]][edges] = np.arange(count)
@@ -109,19 +107,42 @@ def matched(edges: np.ndarray, truth: np.ndarray, reach: float) -> tuple[np.ndar
             rows.append(near)
             columns.append(other[near])
             costs.append(np.full(len(near), 1 + distance))  # a cost of 0 would be no pair
-    possible, row = np.unique(np.concatenate(rows), return_inverse=True)
-    people = np.arange(len(possible))  # each boundary pixel may go to a place of its own outside instead: scipy wants all matched
+    row, column, cost = (np.concatenate(v) for v in (rows, columns, costs))
+    if not len(row):
+        return taken, 0
+    # What hangs together is solved together and nothing else: scipy's time grows with rows times columns. Small parts share a call.
+    nodes = len(y) + count
+    part = connected_components(csr_array((cost, (row, len(y) + column)), shape=(nodes, nodes)), directed=False)[1][row]
+    order = np.argsort(part, kind="stable")
+    begins = np.flatnonzero(np.diff(part[order], prepend=-1))
+    total = 0
+    while len(begins):
+        until = max(1, int(np.searchsorted(begins, begins[0] + 2000)))
+        chosen = order[begins[0] : begins[until] if until < len(begins) else None]
+        begins = begins[until:]
+        pairs = cheapest(row[chosen], column[chosen], cost[chosen], 1 + 100 * reach)
+        taken[pairs] = True
+        total += len(pairs)
+    return taken, total
+
+
+def cheapest(row: np.ndarray, column: np.ndarray, cost: np.ndarray, alone: float) -> np.ndarray:
+    """Columns matched at the least sum of costs where a row without a column costs ``alone``."""
+    from scipy.sparse import csr_array
+    from scipy.sparse.csgraph import min_weight_full_bipartite_matching
+
+    rows, row = np.unique(row, return_inverse=True)
+    columns, column = np.unique(column, return_inverse=True)
+    outside = np.arange(len(rows))  # each row may go to a place of its own outside instead: scipy wants all matched
     graph = csr_array(
         (
-            np.concatenate([*costs, np.full(len(people), 1 + 100 * reach)]),
-            (np.concatenate([row, people]), np.concatenate([*columns, count + people])),
+            np.concatenate([cost, np.full(len(rows), alone)]),
+            (np.concatenate([row, outside]), np.concatenate([column, len(columns) + outside])),
         ),
-        shape=(len(people), count + len(people)),
+        shape=(len(rows), len(columns) + len(rows)),
     )
-    pairs = min_weight_full_bipartite_matching(graph)[1] if len(people) else people
-    pairs = pairs[pairs < count]
-    taken[pairs] = True
-    return taken, len(pairs)
+    pairs = min_weight_full_bipartite_matching(graph)[1]
+    return np.asarray(columns[pairs[pairs < len(columns)]])
 
 
 def counts(edges: np.ndarray, people: list[np.ndarray]) -> np.ndarray:
