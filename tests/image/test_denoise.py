@@ -163,12 +163,23 @@ def test_I11_non_local_means_is_the_literal_mean(dtype, shape):
 # ---------------------------------------------------------------------------------------------------------------- wavelet
 
 
+def analysed(values, low, step):
+    """Periodic: as many coefficients as values."""
+    reach = (len(low) - 1) * step
+    return denoise._analysed(np.pad(values, (0, reach), "wrap"), low, step)
+
+
+def synthesised(bands, low, step):
+    reach = (len(low) - 1) * step
+    return denoise._synthesised([np.pad(b, (reach, 0), "wrap") for b in bands], low, step)
+
+
 @pytest.mark.parametrize("wavelet", ["haar", "db2"])
 @pytest.mark.parametrize("shape", [(16, 16), (9, 13), (1, 1), (2, 5)])
 def test_I11_the_wavelet_transform_is_inverted_exactly(wavelet, shape):
     values, low = np.random.default_rng(0).random(shape), denoise._WAVELETS[wavelet]
     for step in (1, 2, 4):
-        np.testing.assert_allclose(denoise._synthesised(denoise._analysed(values, low, step), low, step), values, atol=1e-12)
+        np.testing.assert_allclose(synthesised(analysed(values, low, step), low, step), values, atol=1e-12)
     high = denoise._high(low)
     assert low @ low == pytest.approx(1)
     assert high @ high == pytest.approx(1)
@@ -199,17 +210,46 @@ def test_I11_undecimated_shrinkage_is_the_mean_over_all_shifts():
         shrunk = np.where(details, np.sign(coefficients) * np.maximum(np.abs(coefficients) - threshold, 0), coefficients)
         total += np.roll(matrix.T @ shrunk @ matrix, (dy, dx), (0, 1))
     low = denoise._WAVELETS["haar"]
-    smooth, *details = denoise._analysed(values, low, 1)
+    smooth, *details = analysed(values, low, 1)
     details = [np.sign(d) * np.maximum(np.abs(d) - threshold / 2, 0) for d in details]  # half the orthonormal coefficient
-    np.testing.assert_allclose(denoise._synthesised([smooth, *details], low, 1), total / 4, atol=1e-12)
+    np.testing.assert_allclose(synthesised([smooth, *details], low, 1), total / 4, atol=1e-12)
 
 
 def test_I11_bayes_shrink_threshold_by_its_formula():
     band = np.random.default_rng(0).normal(0, 0.5, 4000)
     threshold = 0.3**2 / np.sqrt(np.mean(band**2) - 0.3**2)
     expected = np.sign(band) * np.maximum(np.abs(band) - threshold, 0)
-    np.testing.assert_allclose(denoise._shrunk(band, 0.3), expected, atol=1e-12)
-    assert not denoise._shrunk(band, 0.6).any()  # no more than noise
+    np.testing.assert_allclose(denoise._shrunk(band, 0.3, np.mean(band**2)), expected, atol=1e-12)
+    assert not denoise._shrunk(band, 0.6, np.mean(band**2)).any()  # no more than noise
+
+
+@pytest.mark.parametrize(("wavelet", "levels", "shape"), [("haar", 4, (900, 301)), ("db2", 3, (1300, 220)), ("haar", 5, (40, 33))])
+def test_I11_wavelet_shrinkage_in_strips_is_that_of_the_whole_image(wavelet, levels, shape):
+    """The transform written with np.roll on the whole image with its mirrored frame."""
+    low, sigma = denoise._WAVELETS[wavelet], 0.1
+    high = low[::-1] * (-1.0) ** np.arange(len(low))
+    image = np.clip(picture("float64", shape, sigma=sigma), 0, 1)
+    reach = (len(low) - 1) * 2 ** (levels - 1)
+
+    def taps(x, f, step, axis):
+        return sum(t / 2**0.5 * np.roll(x, -k * step, axis) for k, t in enumerate(f))
+
+    def shrunk(band, noise):
+        signal = np.sqrt(max(np.mean(band**2) - noise**2, 0))
+        return np.sign(band) * np.maximum(np.abs(band) - noise**2 / signal, 0) if signal else 0 * band
+
+    smooth, kept = np.pad(image, reach, "symmetric"), []
+    for level in range(levels):
+        bands = [taps(taps(smooth, a, 2**level, 0), b, 2**level, 1) for a in (low, high) for b in (low, high)]
+        smooth, *details = bands
+        kept.append([shrunk(d, sigma / 2 ** (level + 1)) for d in details])
+    for level in reversed(range(levels)):
+        pairs = zip([smooth, *kept[level]], [(a, b) for a in (low, high) for b in (low, high)], strict=True)
+        smooth = sum(taps(taps(band, b, -(2**level), 1), a, -(2**level), 0) for band, (a, b) in pairs)
+    expected = smooth[reach : reach + shape[0], reach : reach + shape[1]].clip(0, 1)
+    found = ops.wavelet_shrinkage(image, sigma=sigma, levels=levels, wavelet=wavelet)
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+    assert np.abs(found - image).max() > 0.1
 
 
 @every_dtype

@@ -123,7 +123,8 @@ def test_I9_canny_stages(dtype):
     np.testing.assert_allclose(values["smoothed"], smoothed, atol=atol)
     np.testing.assert_allclose(values["magnitude"], magnitude / 32**0.5, atol=atol)
     turned = (values["direction"] * 360 - angle + 180) % 360 - 180
-    assert np.abs(turned[magnitude > 0.05]).max() < (1 if dtype == "uint8" else 0.1)
+    # 8 bits: the steps of 360 degrees / 255, and of a sixteenth of a level on the weakest of these gradients
+    assert np.abs(turned[magnitude > 0.05]).max() < (1.3 if dtype == "uint8" else 0.1)
     if dtype != "uint8":
         assert ((values["thin"] > 0) != thin).mean() < 0.01
     assert (stages["edges"] == ops.canny(image, sigma=1.0, low=0.1, high=0.2)).all()

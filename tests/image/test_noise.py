@@ -1,5 +1,6 @@
 """Noise: moments against the models' formulas at a fixed seed; the same seed gives the same noise."""
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -130,3 +131,22 @@ def test_I10_bad_options_are_told():
     ]:
         with pytest.raises(UsageError, match=words):
             call()
+
+
+@pytest.mark.parametrize("name", ["gaussian_noise", "multiplicative_noise", "speckle", "salt_and_pepper", "poisson_noise"])
+def test_I10_threads_do_not_change_the_noise_of_a_large_image(name):
+    image = np.full((900, 1000), 128, np.uint8)  # four strips
+    before = cv2.getNumThreads()
+    try:
+        results = []
+        for threads in (1, 4):
+            cv2.setNumThreads(threads)
+            results.append(getattr(ops, name)(image, seed=3))
+    finally:
+        cv2.setNumThreads(before)
+    assert np.array_equal(*results)
+    noise = results[0].astype(float) - results[0].mean()
+    rows = 2**18 // 1000
+    for k in (1, 2):  # the strips' noise differs: no two have the same numbers
+        assert abs(np.corrcoef(noise[:rows].ravel(), noise[k * rows : (k + 1) * rows].ravel())[0, 1]) < 0.01
+    assert not np.array_equal(results[0], getattr(ops, name)(image, seed=4))

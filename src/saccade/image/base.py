@@ -25,7 +25,8 @@ import math
 import sys
 import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Concatenate, Literal, NamedTuple, ParamSpec, TypeVar
 
@@ -35,6 +36,7 @@ from saccade.types.errors import UsageError, suggest
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 
 Alpha = Literal["keep", "apply", "refuse"]
 Gives = Literal["image", "images", "value"]
@@ -442,11 +444,65 @@ def look_up(array: np.ndarray, table: np.ndarray) -> np.ndarray:
     return np.take(table, array)
 
 
+def strips(height: int, rows: int) -> list[slice]:
+    """The rows 0 to height, so many at a time."""
+    return [slice(top, min(height, top + rows)) for top in range(0, height, rows)]
+
+
+def threads() -> int:
+    """How many threads an operation may use: as many as OpenCV (``cv2.setNumThreads``; the workers of a folder have one each)."""
+    import cv2
+
+    return max(1, cv2.getNumThreads())
+
+
+def in_threads(run: Callable[[T], R], parts: Sequence[T]) -> list[R]:
+    """``run`` of every part, in order; NumPy, SciPy and OpenCV compute several at a time."""
+    if len(parts) < 2 or threads() == 1:
+        return [run(part) for part in parts]
+    with ThreadPoolExecutor(threads()) as pool:
+        return list(pool.map(run, parts))
+
+
+def in_strips(image: np.ndarray, change: Callable[[np.ndarray], np.ndarray], halo: int = 0) -> np.ndarray:
+    """``change`` of the image, a strip of rows at a time, top to bottom: its floats stay in the cache and take little memory.
+
+    ``halo`` is how many rows above and below a row ``change`` looks at; what it takes for outside there is cut off.
+    """
+    height = image.shape[0]
+    rows = max(8 * halo, 2**18 // math.prod(image.shape[1:]), 1)  # a quarter more work for the halos at most
+    if height <= rows:
+        return change(image)
+
+    def part(strip: slice) -> np.ndarray:
+        above = min(strip.start, halo)
+        return change(image[strip.start - above : min(height, strip.stop + halo)])[above : above + strip.stop - strip.start]
+
+    first, *others = strips(height, rows)
+    begun = part(first)
+    out = np.empty((height, *begun.shape[1:]), begun.dtype)
+    out[first] = begun
+    if rows * math.prod(image.shape[1:]) > 2**18:  # strips that the halo made large, one at a time
+        for strip in others:
+            out[strip] = part(strip)
+    else:
+        in_threads(lambda strip: out.__setitem__(strip, part(strip)), others)
+    return out
+
+
+def channels(array: np.ndarray) -> Iterator[np.ndarray]:
+    """The channels of HW or HWC, each (H, W) contiguous."""
+    return (np.ascontiguousarray(array[..., c]) for c in range(array.shape[2])) if array.ndim == 3 else iter([array])
+
+
+def stacked(parts: Sequence[np.ndarray], like: np.ndarray) -> np.ndarray:
+    """What became of the :func:`channels` of an image, as that is: HW or HWC."""
+    return np.stack(parts, axis=-1) if like.ndim == 3 else parts[0]
+
+
 def each_channel(array: np.ndarray, change: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """A function of HW applied to every channel of HW or HWC."""
-    if array.ndim == 2:
-        return change(array)
-    return np.stack([change(np.ascontiguousarray(array[..., c])) for c in range(array.shape[2])], axis=-1)
+    return stacked([change(channel) for channel in channels(array)], array)
 
 
 def luma(array: np.ndarray) -> np.ndarray:

@@ -13,16 +13,15 @@ An alpha channel stays as it is, except where said.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from saccade.image.base import from_float, in_range, luma, operation, same_shape, to_float, white
+from saccade.image.base import from_float, in_range, in_strips, luma, operation, same_shape, to_float, white
 from saccade.types.errors import UsageError
 
-_STRIP = 2**18  # pixels at once where floats of a whole image would be large: fits the cache, bounds the memory
-
 _YCBCR = np.array([[0.299, 0.587, 0.114], [-0.299 / 1.772, -0.587 / 1.772, 0.5], [0.5, -0.587 / 1.402, -0.114 / 1.402]])
+_RGB = np.linalg.inv(_YCBCR)
 
 
 def _rgb(name: str, image: np.ndarray) -> np.ndarray:
@@ -33,15 +32,7 @@ def _rgb(name: str, image: np.ndarray) -> np.ndarray:
 
 def _by_strips(image: np.ndarray, change: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """A pixelwise function of float HW3 in 0..1, strip by strip of rows, in the dtype of the image."""
-    out = np.empty_like(image)
-    for strip in _strips(image):
-        out[strip] = from_float(change(to_float(image[strip])), image.dtype)
-    return out
-
-
-def _strips(image: np.ndarray) -> Iterator[slice]:
-    rows = max(1, _STRIP // image.shape[1])
-    return (slice(top, top + rows) for top in range(0, image.shape[0], rows))
+    return in_strips(image, lambda x: from_float(change(to_float(x)), image.dtype))
 
 
 @operation(row="I3", formula="f -> f_1, ..., f_C", alpha="apply", gives="images")
@@ -120,11 +111,12 @@ def rgb_to_hsv(image: np.ndarray) -> np.ndarray:
 
     if image.dtype != np.uint8:
         return _by_strips(image, lambda x: cv2.transform(cv2.cvtColor(x, cv2.COLOR_RGB2HSV), np.diag([1 / 360, 1, 1])))
-    out, scale = np.empty_like(image), np.diag([255 / 360, 255, 1])
-    for strip in _strips(image):  # of values in 0..255, hue and saturation are the same
-        hsv = cv2.transform(cv2.cvtColor(image[strip].astype(np.float32), cv2.COLOR_RGB2HSV), scale)
-        out[strip] = cv2.convertScaleAbs(hsv)
-    return out
+
+    def change(strip: np.ndarray) -> np.ndarray:  # of values in 0..255, hue and saturation are the same
+        hsv = cv2.cvtColor(strip.astype(np.float32), cv2.COLOR_RGB2HSV)
+        return np.asarray(cv2.convertScaleAbs(cv2.transform(hsv, np.diag([255 / 360, 255, 1]))))
+
+    return in_strips(image, change)
 
 
 @operation(row="I3", formula="the inverse of rgb_to_hsv")
@@ -137,7 +129,14 @@ def hsv_to_rgb(image: np.ndarray) -> np.ndarray:
         return in_range(np.asarray(hsv2rgb(image)), image.dtype)
     import cv2
 
-    return _by_strips(image, lambda x: cv2.cvtColor(cv2.transform(x, np.diag([360.0, 1, 1])), cv2.COLOR_HSV2RGB))
+    if image.dtype != np.uint8:
+        return _by_strips(image, lambda x: cv2.cvtColor(cv2.transform(x, np.diag([360.0, 1, 1])), cv2.COLOR_HSV2RGB))
+
+    def change(strip: np.ndarray) -> np.ndarray:
+        hsv = cv2.transform(strip.astype(np.float32), np.diag([360 / 255, 1 / 255, 1]))
+        return np.asarray(cv2.convertScaleAbs(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)))
+
+    return in_strips(image, change)
 
 
 @operation(row="I3", formula="L = 116 h(Y/Yn) - 16, a = 500 (h(X/Xn) - h(Y/Yn)), b = 200 (h(Y/Yn) - h(Z/Zn))")
@@ -177,14 +176,6 @@ def lab_to_rgb(image: np.ndarray) -> np.ndarray:
     return _by_strips(image, change)
 
 
-def _second_and_third_swapped(image: np.ndarray) -> np.ndarray:
-    import cv2
-
-    out = np.empty_like(image)
-    cv2.mixChannels([image], [out], [0, 0, 1, 2, 2, 1])
-    return out
-
-
 def _middle(image: np.ndarray) -> float:
     """Where Cb and Cr are zero: 128 and 32768 of 8 and 16 bits, half a level above the half of the range."""
     return 0.5 if image.dtype.kind == "f" else (white(image) + 1) / 2 / white(image)
@@ -201,7 +192,7 @@ def rgb_to_ycbcr(image: np.ndarray) -> np.ndarray:
     if image.dtype == np.uint8:
         import cv2
 
-        return _second_and_third_swapped(cv2.cvtColor(image, cv2.COLOR_RGB2YCrCb))
+        return np.asarray(cv2.transform(image, np.column_stack([_YCBCR, [0, 128, 128]])))
     middle = _middle(image)
     return _by_strips(image, lambda x: x @ _YCBCR.T.astype(x.dtype) + np.array([0, middle, middle], x.dtype))
 
@@ -213,8 +204,8 @@ def ycbcr_to_rgb(image: np.ndarray) -> np.ndarray:
     if image.dtype == np.uint8:
         import cv2
 
-        return cv2.cvtColor(_second_and_third_swapped(image), cv2.COLOR_YCrCb2RGB)
-    inverse = np.linalg.inv(_YCBCR).T
+        return np.asarray(cv2.transform(image, np.column_stack([_RGB, _RGB @ [0, -128, -128]])))
+    inverse = _RGB.T
     middle = _middle(image)
     return _by_strips(image, lambda x: (x - np.array([0, middle, middle], x.dtype)) @ inverse.astype(x.dtype))
 

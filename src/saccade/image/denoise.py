@@ -14,11 +14,29 @@ for Total Variation Minimization and Applications (2004).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
 
-from saccade.image.base import BORDERS, Border, border_names, each_channel, from_float, odd, operation, pad, to_float, within
+from saccade.image.base import (
+    BORDERS,
+    Border,
+    border_names,
+    channels,
+    each_channel,
+    from_float,
+    in_strips,
+    in_threads,
+    odd,
+    operation,
+    pad,
+    stacked,
+    strips,
+    to_float,
+    white,
+    within,
+)
 from saccade.image.filters import Kernel, depth, framed, kernel, strips_within
 from saccade.image.frequency import filtered, frequencies
 from saccade.types.errors import UsageError
@@ -77,16 +95,24 @@ def wiener(
     reach = tuple(4 * side if blurs else 16 for side in weights.shape) if border_names(border) != BORDERS["wrap"] else (0, 0)
     height, width = image.shape[:2]
     shape = (height + 2 * reach[0], width + 2 * reach[1])
-    transfer = transfer_function(weights, shape)
+    transfer = _transfer_rows(weights, shape)
+    inside = [_ramp(side, edge) for side, edge in zip(shape, reach, strict=True)]
 
     def restore(channel: np.ndarray) -> np.ndarray:
-        wide = pad(to_float(channel), (reach[0],) * 2, (reach[1],) * 2, border)
-        power = noise_to_signal if sigma is None else natural_noise_to_signal(wide, sigma, transfer)
-        if blurs and reach[0]:
-            inside = np.outer(*(_ramp(side, edge) for side, edge in zip(shape, reach, strict=True))).astype(wide.dtype)
-            wide = inside * wide + (1 - inside) * filtered(wide, transfer**4)
-        out = wiener_filter(wide, transfer, power)
-        return from_float(out[reach[0] : reach[0] + height, reach[1] : reach[1] + width], image.dtype)
+        wide = pad(channel, (reach[0],) * 2, (reach[1],) * 2, border) if any(reach) else channel
+        curve = 0.0 if sigma is None else _natural_power(wide, sigma, transfer)
+
+        def taper(blurred: np.ndarray, rows: slice) -> np.ndarray:
+            share = np.outer(inside[0][rows], inside[1]).astype(blurred.dtype)
+            return share * to_float(wide[rows]) + (1 - share) * blurred
+
+        def inverse(rows: slice) -> np.ndarray:
+            k = noise_to_signal if sigma is None else curve * frequencies(shape, rows) ** 2
+            return _wiener_gain(transfer(rows), k)
+
+        tapered = filtered(wide, lambda rows: transfer(rows) ** 4, taper) if blurs and reach[0] else wide
+        middle = slice(reach[1], reach[1] + width)
+        return filtered(tapered, inverse, lambda x, _: from_float(x[:, middle], image.dtype))[reach[0] : reach[0] + height]
 
     return each_channel(image, restore)
 
@@ -110,10 +136,15 @@ def wiener_filter(image: np.ndarray, transfer: np.ndarray, noise_to_signal: np.n
         raise UsageError(
             f"the transfer function of a {image.shape} image is {(image.shape[0], image.shape[1] // 2 + 1)}, not {np.shape(transfer)}"
         )
-    below = np.abs(transfer) ** 2 + noise_to_signal
+    gain = _wiener_gain(transfer, noise_to_signal)
+    return filtered(image, lambda rows: gain[rows])
+
+
+def _wiener_gain(transfer: np.ndarray, noise_to_signal: np.ndarray | float) -> np.ndarray:
+    below = np.square(transfer.real) + np.square(transfer.imag) + noise_to_signal
     if not (below >= 0).all():
         raise UsageError("noise_to_signal is at least 0 at every frequency")
-    return filtered(image, np.conj(transfer) / np.where(below > 0, below, np.inf))
+    return np.conj(transfer) / np.where(below > 0, below, np.inf)
 
 
 def transfer_function(weights: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
@@ -122,13 +153,15 @@ def transfer_function(weights: np.ndarray, shape: tuple[int, int]) -> np.ndarray
     >>> transfer_function(np.array([[0.25, 0.5, 0.25]]), (1, 4)).real.round(6).tolist()
     [[1.0, 0.5, 0.0]]
     """
-    from scipy import fft
+    return _transfer_rows(weights, shape)(slice(None))
 
-    spread = np.zeros(shape)
+
+def _transfer_rows(weights: np.ndarray, shape: tuple[int, int]) -> Callable[[slice], np.ndarray]:
+    """Rows of :func:`transfer_function`, each weight at (y, x) times exp(2 pi i (u y + v x))."""
     y, x = (np.arange(n) - n // 2 for n in weights.shape)
-    np.add.at(spread, (y[:, None] % shape[0], x % shape[1]), weights[::-1, ::-1])  # correlation is convolution with the turned kernel
-    out: np.ndarray = fft.rfft2(spread)
-    return out
+    down = np.exp(2j * np.pi * np.fft.fftfreq(shape[0])[:, None] * y) @ weights
+    right = np.exp(2j * np.pi * np.fft.rfftfreq(shape[1]) * x[:, None])
+    return lambda rows: down[rows] @ right
 
 
 def natural_noise_to_signal(image: np.ndarray, sigma: float, transfer: np.ndarray | None = None) -> np.ndarray:
@@ -139,19 +172,30 @@ def natural_noise_to_signal(image: np.ndarray, sigma: float, transfer: np.ndarra
         sigma: deviation of its noise.
         transfer: what degraded it, as of :func:`transfer_function`.
     """
+    given = np.ones((1, 1)) if transfer is None else np.asarray(transfer)
+    curve = _natural_power(image, sigma, lambda rows: given if transfer is None else given[rows])
+    return curve * frequencies(image.shape[:2]) ** 2
+
+
+def _natural_power(image: np.ndarray, sigma: float, transfer: Callable[[slice], np.ndarray]) -> float:
+    """What the squared frequency is multiplied by in :func:`natural_noise_to_signal`."""
+    import cv2
+
     within(sigma, 1e-6, 100, "sigma")
-    f = frequencies(image.shape[:2])
-    with np.errstate(divide="ignore"):
-        fall = np.where(f > 0, f**-2.0, 0)
-    kept = fall if transfer is None else fall * np.abs(transfer) ** 2
-    twice = np.full(f.shape[1], 2.0)  # a half spectrum has most frequencies once that the whole has twice
+    height, width = image.shape
+    twice = np.full(width // 2 + 1, 2.0)  # a half spectrum has most frequencies once that the whole has twice
     twice[0] = 1
-    if image.shape[1] % 2 == 0:
+    if width % 2 == 0:
         twice[-1] = 1
-    mean = float((kept * twice).sum()) / image.size
-    variance = max(float(np.var(image, dtype=np.float64)) - sigma**2, 1e-8)
-    with np.errstate(divide="ignore"):
-        return np.where(f > 0, sigma**2 * (mean / variance) / fall, 0)
+    power, rows = 0.0, max(1, 2**18 // width)
+    for top in range(0, height, rows):
+        strip = slice(top, top + rows)
+        f = frequencies((height, width), strip)
+        with np.errstate(divide="ignore"):
+            power += float((np.where(f > 0, f**-2.0, 0) * np.abs(transfer(strip)) ** 2 * twice).sum())
+    deviation = float(cv2.meanStdDev(image)[1][0, 0]) / white(image)
+    variance = max(deviation**2 - sigma**2, 1e-8)
+    return sigma**2 * power / image.size / variance
 
 
 @operation(row="I11", formula="g = m + max(v - n, 0) / max(v, n) (f - m), m and v of the window, n of the noise")
@@ -282,19 +326,53 @@ def wavelet_shrinkage(image: np.ndarray, sigma: float | None = None, levels: int
     if sigma is not None:
         within(sigma, 0, 100, "sigma")
     low = _WAVELETS[wavelet]
-    reach = (len(low) - 1) * 2 ** (levels - 1)
+    steps = [2**level for level in range(levels)]
+    reach, far = (len(low) - 1) * steps[-1], (len(low) - 1) * sum(steps)
+    noises = [_sigma(c) for c in channels(image)] if sigma is None else [sigma] * (image.shape[2] if image.ndim == 3 else 1)
 
-    def shrink(channel: np.ndarray) -> np.ndarray:
-        noise = _sigma(channel) if sigma is None else sigma
-        smooth, bands = pad(channel, (reach, reach), (reach, reach), "symmetric"), []
-        for level in range(levels):
-            smooth, *details = _analysed(smooth, low, 2**level)
-            bands.append([_shrunk(d, noise / 2 ** (level + 1)) for d in details])
-        for level in reversed(range(levels)):
-            smooth = _synthesised([smooth, *bands.pop()], low, 2**level)
-        return smooth[reach : reach + channel.shape[0], reach : reach + channel.shape[1]]
+    def shrink(channel: np.ndarray, noise: float) -> np.ndarray:
+        wide = pad(channel, (reach, reach), (reach, reach), "symmetric")
+        height, width = wide.shape
+        around = np.arange(-far, width + far) % width  # periodic
 
-    return from_float(each_channel(to_float(image), shrink), image.dtype)
+        def analysed(top: int, bottom: int, before: int = 0) -> tuple[np.ndarray, list[list[np.ndarray]]]:
+            """The coarsest means and each level's details of rows top - before to bottom, and of columns from -before on."""
+            rows = np.arange(top - before, bottom + far) % height
+            smooth, bands = to_float(np.ascontiguousarray(wide[rows][:, around[far - before :]])), []
+            for step in steps:
+                smooth, *details = _analysed(smooth, low, step)
+                bands.append(details)
+            return smooth, bands
+
+        # Twice in strips, first for the bands' energy: the coefficients of a whole image would take 12 floats a pixel.
+        parts = strips(height, max(4 * far, 2**17 // width))
+
+        def squares(rows: slice) -> list[list[float]]:
+            _, bands = analysed(rows.start, rows.stop)
+            size = (slice(rows.stop - rows.start), slice(width))
+            return [[float(np.square(d[size]).sum(dtype=np.float64)) for d in details] for details in bands]
+
+        energy = np.sum(in_threads(squares, parts), axis=0) / wide.size
+        out = np.empty(channel.shape, image.dtype)
+
+        def rebuild(rows: slice) -> None:
+            top, bottom = rows.start, rows.stop
+            smooth, bands = analysed(top, bottom, far)
+            kept = 0  # rows and columns of the bands that the synthesis so far has used up
+            for level in reversed(range(levels)):
+                details = [d[kept : kept + smooth.shape[0], kept : kept + smooth.shape[1]] for d in bands.pop()]
+                details = [_shrunk(d, noise / 2 ** (level + 1), e) for d, e in zip(details, energy[level], strict=True)]
+                smooth = _synthesised([smooth, *details], low, steps[level])
+                kept += (len(low) - 1) * steps[level]
+            first, last = max(top, reach), min(bottom, reach + len(out))
+            if first < last:
+                part = smooth[first - top : last - top, reach : reach + out.shape[1]]
+                out[first - reach : last - reach] = from_float(part, image.dtype)
+
+        in_threads(rebuild, parts)
+        return out
+
+    return stacked([shrink(c, noise) for c, noise in zip(channels(image), noises, strict=True)], image)
 
 
 @operation(row="I11", formula="sigma = median |diagonal coefficients of the finest level| / 0.6745", gives="value")
@@ -304,20 +382,24 @@ def estimate_sigma(image: np.ndarray) -> float | list[float]:
     Args:
         image: any image. Fine texture counts as noise.
     """
-    return [_sigma(to_float(image[..., c])) for c in range(image.shape[2])] if image.ndim == 3 else _sigma(to_float(image))
+    return [_sigma(c) for c in channels(image)] if image.ndim == 3 else _sigma(image)
 
 
 def _sigma(channel: np.ndarray) -> float:
     import cv2
 
-    high, wide = _high(_WAVELETS["db2"]) / 2**0.5, pad(channel, (2, 2), (2, 2), "symmetric")
-    diagonal = cv2.sepFilter2D(wide, depth(channel), high, high, anchor=(0, 0))[: channel.shape[0], : channel.shape[1]]
-    return float(np.median(np.abs(diagonal), overwrite_input=True)) * 2 / 0.6745
+    high = _high(_WAVELETS["db2"]) / 2**0.5
+
+    def diagonal(strip: np.ndarray) -> np.ndarray:
+        f = to_float(strip)
+        return np.abs(cv2.sepFilter2D(f, depth(f), high, high, anchor=(2, 2), borderType=BORDERS["symmetric"].opencv))
+
+    return float(np.median(in_strips(channel, diagonal, 3), overwrite_input=True)) * 2 / 0.6745
 
 
-def _shrunk(band: np.ndarray, noise: float) -> np.ndarray:
-    """Soft threshold of a band whose noise has the given deviation."""
-    signal = math.sqrt(max(float(np.mean(np.square(band), dtype=np.float64)) - noise**2, 0))
+def _shrunk(band: np.ndarray, noise: float, energy: float) -> np.ndarray:
+    """Soft threshold of a band whose noise has the given deviation, and whose mean square is ``energy``."""
+    signal = math.sqrt(max(energy - noise**2, 0))
     if not signal:
         return np.zeros_like(band)
     threshold = band.dtype.type(noise**2 / signal)
@@ -330,8 +412,15 @@ def _high(low: np.ndarray) -> np.ndarray:
 
 
 def _taps(values: np.ndarray, taps: np.ndarray, step: int, axis: int) -> np.ndarray:
-    """``sum_k taps[k] values[n + k step]``, periodic."""
-    return sum(values.dtype.type(t) * np.roll(values, -k * step, axis) for k, t in enumerate(taps))  # type: ignore[return-value]
+    """``sum_k taps[k] values[n + k step]`` where all of them are within."""
+    import cv2
+
+    size = values.shape[axis] - (len(taps) - 1) * step
+    parts = [values[k * step : k * step + size] if axis == 0 else values[:, k * step : k * step + size] for k in range(len(taps))]
+    out = cv2.addWeighted(parts[0], taps[0], parts[1], taps[1], 0)
+    for part, tap in zip(parts[2:], taps[2:], strict=True):
+        out = cv2.scaleAdd(part, tap, out)
+    return out.reshape(parts[0].shape)
 
 
 def _analysed(values: np.ndarray, low: np.ndarray, step: int) -> list[np.ndarray]:
@@ -343,9 +432,9 @@ def _analysed(values: np.ndarray, low: np.ndarray, step: int) -> list[np.ndarray
 
 def _synthesised(bands: list[np.ndarray], low: np.ndarray, step: int) -> np.ndarray:
     """The mean over all shifts of what the bands rebuild: the transpose of :func:`_analysed`, which inverts it."""
-    filters = [low / 2**0.5, _high(low) / 2**0.5]
-    rows = [_taps(bands[2 * k], filters[0], -step, 1) + _taps(bands[2 * k + 1], filters[1], -step, 1) for k in (0, 1)]
-    return _taps(rows[0], filters[0], -step, 0) + _taps(rows[1], filters[1], -step, 0)
+    filters = [f[::-1] / 2**0.5 for f in (low, _high(low))]
+    rows = [_taps(bands[2 * k], filters[0], step, 1) + _taps(bands[2 * k + 1], filters[1], step, 1) for k in (0, 1)]
+    return _taps(rows[0], filters[0], step, 0) + _taps(rows[1], filters[1], step, 0)
 
 
 # -------------------------------------------------------------------------------------------------------- total variation

@@ -21,7 +21,19 @@ from typing import Literal
 
 import numpy as np
 
-from saccade.image.base import LARGEST_WINDOW, Border, border_names, each_channel, from_float, odd, operation, pad, white, within
+from saccade.image.base import (
+    LARGEST_WINDOW,
+    Border,
+    border_names,
+    each_channel,
+    from_float,
+    in_strips,
+    odd,
+    operation,
+    pad,
+    white,
+    within,
+)
 from saccade.types.errors import UsageError, suggest
 
 Output = Literal["same", "float"]
@@ -66,13 +78,14 @@ def gaussian_kernel(sigma: float = 1.0, size: int | None = None, mean: tuple[flo
         size: side, odd; by default 4 sigma (and the mean) to each side, rounded, as SciPy has it.
         mean: (x, y) of the top in pixels from the centre: a filter with it moves the image by the opposite.
     """
-    rows = [_bell(sigma, size, m, max(abs(m) for m in mean)) for m in mean]
+    rows = [gaussian_weights(sigma, size, m, max(abs(m) for m in mean)) for m in mean]
     if len(rows[0]) > LARGEST_WINDOW:
         raise UsageError(f"sigma={sigma:g} makes a kernel of {len(rows[0])} pixels a side, more than {LARGEST_WINDOW}; give its size")
     return np.outer(rows[1], rows[0])
 
 
-def _bell(sigma: float, size: int | None, mean: float = 0.0, reach: float = 0.0) -> np.ndarray:
+def gaussian_weights(sigma: float, size: int | None = None, mean: float = 0.0, reach: float = 0.0) -> np.ndarray:
+    """A sampled Gaussian that sums to 1; 4 sigma to each side by default."""
     within(sigma, 1e-3, 1e4, "sigma")
     within(reach, 0, 1e4, "mean")
     size = 2 * int(4 * sigma + reach + 0.5) + 1 if size is None else odd(size)
@@ -200,25 +213,6 @@ def framed(image: np.ndarray, reach: tuple[int, int], border: str, run: Callable
     return run(pad(image, (rows, rows), (columns, columns), border), 1)[rows : rows + height, columns : columns + width]
 
 
-def in_strips(image: np.ndarray, change: Callable[[np.ndarray], np.ndarray], halo: int = 0) -> np.ndarray:
-    """``change`` of the image, a strip of rows at a time, top to bottom: its floats stay in the cache and take little memory.
-
-    ``halo`` is how many rows above and below a row ``change`` looks at; what it takes for outside there is cut off.
-    """
-    height = image.shape[0]
-    rows = max(8 * halo, 2**18 // math.prod(image.shape[1:]), 1)  # a quarter more work for the halos at most
-    if height <= rows:
-        return change(image)
-    out: np.ndarray | None = None
-    for top in range(0, height, rows):
-        bottom, above = min(height, top + rows), min(top, halo)
-        part = change(image[top - above : min(height, bottom + halo)])[above : above + bottom - top]
-        out = np.empty((height, *part.shape[1:]), part.dtype) if out is None else out
-        out[top:bottom] = part
-    assert out is not None
-    return out
-
-
 def strips_within(image: np.ndarray, change: Callable[[np.ndarray], np.ndarray], halo: int, border: str) -> np.ndarray:
     """:func:`in_strips` but for "wrap", where the first rows look at the last."""
     return change(image) if border == "wrap" else in_strips(image, change, halo)
@@ -238,7 +232,7 @@ def smooth(image: np.ndarray, sigma: float, border: str = "reflect", *, size: in
     """A Gaussian filter of HW or HWC: dtype kept, or with ``floats`` floats on the image's own scale."""
     import cv2
 
-    row = _bell(sigma, size)
+    row = gaussian_weights(sigma, size)
     if floats and image.dtype == np.uint8:
         return framed(image, (len(row) // 2,) * 2, border, lambda x, b: cv2.sepFilter2D(x, cv2.CV_32F, row, row, borderType=b))
     image = image.astype(np.float32) if floats and image.dtype.kind == "u" else image

@@ -15,10 +15,26 @@ from typing import Literal
 
 import numpy as np
 
-from saccade.image.base import Border, border_names, each_channel, from_float, look_up, luma, operation, pad, to_float, white, within
+from saccade.image.base import (
+    Border,
+    border_names,
+    channels,
+    each_channel,
+    from_float,
+    look_up,
+    luma,
+    operation,
+    pad,
+    stacked,
+    strips,
+    threads,
+    to_float,
+    white,
+    within,
+)
 from saccade.image.edges import canny
 from saccade.image.filters import Output
-from saccade.image.point import histogram
+from saccade.image.point import level_counts
 from saccade.types.errors import UsageError
 
 Kind = Literal["ideal", "butterworth", "gaussian"]
@@ -35,12 +51,11 @@ def fft_magnitude(image: np.ndarray, output: Output = "same") -> np.ndarray:
         image: any image.
         output: "same": logarithmic, the greatest white; "float": ``|F|`` itself, float, of an image in 0..1.
     """
-    magnitude = _spectrum(image, np.abs)
-    if output == "float":
-        return magnitude
-    magnitude = np.log1p(magnitude, out=magnitude)
-    magnitude /= max(float(magnitude.max()), 1e-12)
-    return each_channel(magnitude, lambda x: from_float(x, image.dtype))
+    halves = [np.abs(half_spectrum(channel)) for channel in channels(image)]
+    if output == "same":
+        top = max(math.log1p(max(float(half.max()) for half in halves)), 1e-12)
+        halves = [from_float(np.log1p(half, out=half) / half.dtype.type(top), image.dtype) for half in halves]
+    return stacked([_whole(half, half, image.shape[1]) for half in halves], image)
 
 
 @operation(row="I12", formula="g = arg(F), F = DFT(f), frequency 0 in the middle")
@@ -51,9 +66,15 @@ def fft_phase(image: np.ndarray, output: Output = "same") -> np.ndarray:
         image: any image.
         output: "same": -pi..pi laid over the range; "float": radians.
     """
-    if output == "float":
-        return _spectrum(image, np.angle)
-    return _spectrum(image, lambda x: from_float(np.angle(x) / (2 * np.pi) + 0.5, image.dtype))
+
+    def change(channel: np.ndarray) -> np.ndarray:
+        half = np.angle(half_spectrum(channel))
+        if output == "float":
+            return _whole(half, -half, channel.shape[1])
+        half /= 2 * np.pi
+        return _whole(from_float(half + 0.5, image.dtype), from_float(0.5 - half, image.dtype), channel.shape[1])
+
+    return stacked([change(channel) for channel in channels(image)], image)
 
 
 def from_spectrum(magnitude: np.ndarray, phase: np.ndarray) -> np.ndarray:
@@ -70,20 +91,59 @@ def from_spectrum(magnitude: np.ndarray, phase: np.ndarray) -> np.ndarray:
     return image
 
 
-def _spectrum(image: np.ndarray, part: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """A real part of the transform of each channel, frequency 0 in the middle."""
+def _whole(half: np.ndarray, other: np.ndarray, width: int) -> np.ndarray:
+    """(H, W), frequency 0 in the middle, of what was made of a half spectrum; ``other`` of its complex conjugate."""
+    height, middle = len(half), width // 2
+    out = np.empty((height, width), half.dtype)
+    rows = (np.arange(height) + height // 2) % height
+    out[rows, middle:] = half[:, : width - middle]
+    out[rows, :middle] = other[-np.arange(height) % height][:, middle:0:-1]  # F(-u, -v) = conj F(u, v)
+    if width % 2 == 0:
+        out[rows, 0] = half[:, middle]
+    return out
+
+
+def half_spectrum(image: np.ndarray) -> np.ndarray:
+    """(H, W // 2 + 1) complex: SciPy's ``rfft2`` of an image (H, W) in 0..1, strips of rows first and then all columns in place.
+
+    So no floats of the whole image stand beside its spectrum.
+    """
     from scipy import fft
 
-    return each_channel(image, lambda x: fft.fftshift(part(fft.fft2(to_float(x)))))
+    height, width = image.shape
+    out: np.ndarray | None = None
+    for rows in _strips(height, width):
+        part = fft.rfft(to_float(image[rows]), axis=1, workers=threads())
+        out = np.empty((height, width // 2 + 1), part.dtype) if out is None else out
+        out[rows] = part
+    return np.asarray(fft.fft(out, axis=0, overwrite_x=True, workers=threads()))
 
 
-def frequencies(shape: tuple[int, int]) -> np.ndarray:
+def from_half_spectrum(spectrum: np.ndarray, width: int, finish: Callable[[np.ndarray, slice], np.ndarray]) -> np.ndarray:
+    """``finish(floats, rows)`` of each strip of rows of SciPy's ``irfft2``; the spectrum is overwritten."""
+    from scipy import fft
+
+    spectrum = fft.ifft(spectrum, axis=0, overwrite_x=True, workers=threads())
+    out: np.ndarray | None = None
+    for rows in _strips(len(spectrum), width):
+        part = finish(fft.irfft(spectrum[rows], width, axis=1, workers=threads()), rows)
+        out = np.empty((len(spectrum), *part.shape[1:]), part.dtype) if out is None else out
+        out[rows] = part
+    assert out is not None
+    return out
+
+
+def _strips(height: int, width: int) -> list[slice]:
+    return strips(height, max(1, 2**18 // width))
+
+
+def frequencies(shape: tuple[int, int], rows: slice = slice(None)) -> np.ndarray:
     """(H, W // 2 + 1) distance from frequency 0 in cycles per pixel, of a real image's half spectrum as ``rfft2`` orders it."""
-    return np.hypot(np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1]))
+    return np.hypot(np.fft.fftfreq(shape[0])[rows, None], np.fft.rfftfreq(shape[1]))
 
 
-def transfer(shape: tuple[int, int], cutoff: float, kind: str = "butterworth", order: int = 2) -> np.ndarray:
-    """What a low-pass lets through of each frequency, on the half spectrum of :func:`frequencies`.
+def transfer(shape: tuple[int, int], cutoff: float, kind: str = "butterworth", order: int = 2, rows: slice = slice(None)) -> np.ndarray:
+    """What a low-pass lets through of each frequency, on the half spectrum of :func:`frequencies` (or rows of it).
 
     * ideal: 1 up to the cutoff, 0 beyond
     * butterworth: ``1 / (1 + (f / cutoff)^(2 order))``: a half at the cutoff
@@ -91,7 +151,7 @@ def transfer(shape: tuple[int, int], cutoff: float, kind: str = "butterworth", o
     """
     within(cutoff, 0, 1, "the cutoff", open_low=True)
     within(order, 1, 100, "order")
-    f = frequencies(shape)
+    f = frequencies(shape, rows)
     if kind == "ideal":
         return (f <= cutoff).astype(np.float64)
     if kind == "gaussian":
@@ -100,14 +160,21 @@ def transfer(shape: tuple[int, int], cutoff: float, kind: str = "butterworth", o
         return 1 / (1 + (f / cutoff) ** (2 * order))
 
 
-def filtered(image: np.ndarray, response: np.ndarray) -> np.ndarray:
-    """A float image (H, W) times a response (H, W // 2 + 1) in its half spectrum; periodic, not clipped."""
-    from scipy import fft
+def filtered(
+    image: np.ndarray, response: Callable[[slice], np.ndarray], finish: Callable[[np.ndarray, slice], np.ndarray] = lambda x, rows: x
+) -> np.ndarray:
+    """An image (H, W) in 0..1 times a response in its half spectrum; periodic, not clipped.
 
-    spectrum = fft.rfft2(image)
-    spectrum *= response.astype(spectrum.dtype if np.iscomplexobj(response) else spectrum.real.dtype)
-    out: np.ndarray = fft.irfft2(spectrum, s=image.shape)
-    return out
+    Args:
+        image: of any dtype.
+        response: gives rows of the (H, W // 2 + 1) response.
+        finish: makes rows of the result of the floats and their place.
+    """
+    spectrum = half_spectrum(image)
+    for rows in _strips(*spectrum.shape):
+        values = response(rows)
+        spectrum[rows] *= values.astype(spectrum.dtype if np.iscomplexobj(values) else spectrum.real.dtype, copy=False)
+    return from_half_spectrum(spectrum, image.shape[1], finish)
 
 
 @operation(row="I12", formula="g = IDFT(H F), H near 1 below the cutoff")
@@ -185,13 +252,15 @@ def _passed(
     height, width = image.shape[:2]
     rows, columns = (0, 0) if border == "wrap" else ((height + 1) // 2, (width + 1) // 2)
     shape, (below, above) = (height + 2 * rows, width + 2 * columns), cutoffs
-    response = np.ones(1) if below is None else transfer(shape, below, kind, order)
-    if above is not None:
-        response = response * (1 - transfer(shape, above, kind, order))
+    response = np.empty((shape[0], shape[1] // 2 + 1), to_float(image[:0, :0]).dtype)
+    for strip in _strips(*response.shape):
+        response[strip] = 1 if below is None else transfer(shape, below, kind, order, strip)
+        if above is not None:
+            response[strip] *= 1 - transfer(shape, above, kind, order, strip)
 
     def change(channel: np.ndarray) -> np.ndarray:
-        out = filtered(pad(to_float(channel), (rows, rows), (columns, columns), border), response)
-        return finish(out[rows : rows + height, columns : columns + width])
+        wide = pad(channel, (rows, rows), (columns, columns), border) if border != "wrap" else channel
+        return filtered(wide, lambda strip: response[strip], lambda x, _: finish(x[:, columns : columns + width]))[rows : rows + height]
 
     return each_channel(image, change)
 
@@ -377,8 +446,7 @@ def _matched(image: np.ndarray, reference: np.ndarray) -> np.ndarray:
         values, wanted = np.unique(reference, return_counts=True)
         table = np.interp(np.cumsum(counts) / image.size, np.cumsum(wanted) / reference.size, values)
         return table[where.reshape(image.shape)].astype(image.dtype)
-    levels = int(white(image)) + 1
-    counts, wanted = (histogram.__wrapped__(x, levels) for x in (image, reference))  # type: ignore[attr-defined]
+    counts, wanted = level_counts(image), level_counts(reference)
     present = np.flatnonzero(wanted)
     table = np.interp(np.cumsum(counts) / image.size, np.cumsum(wanted)[present] / reference.size, present)
     return look_up(image, np.rint(table).astype(image.dtype))

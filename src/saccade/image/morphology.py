@@ -111,7 +111,8 @@ def top_hat(image: np.ndarray, shape: Shape = "square", size: int = 9) -> np.nda
         shape: of the element.
         size: its side, odd.
     """
-    return image - _open(image, shape, size, 1)
+    opened = _open(image, shape, size, 1)
+    return np.subtract(image, opened, out=opened)
 
 
 @operation(row="I12", formula="g = close(f) - f", masks=True)
@@ -123,7 +124,8 @@ def black_hat(image: np.ndarray, shape: Shape = "square", size: int = 9) -> np.n
         shape: of the element.
         size: its side, odd.
     """
-    return _close(image, shape, size, 1) - image
+    closed = _close(image, shape, size, 1)
+    return np.subtract(closed, image, out=closed)
 
 
 def _times(times: int) -> int:

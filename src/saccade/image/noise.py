@@ -1,4 +1,5 @@
-"""Noise models (canon I10), for every value by itself; the same ``seed`` gives the same noise (NumPy's PCG64).
+"""Noise models (canon I10), for every value by itself; the same ``seed`` gives the same noise (NumPy's PCG64; of an
+image of more than 2**18 values every strip of rows has a stream of its own, so that threads do not change it).
 
 Strengths are in units of the image's range: ``sigma=25 / 255`` is what papers call sigma 25. Noisy values are clipped to the range and
 rounded to the dtype, as a camera does it: on very dark or bright ground the noise is therefore not symmetric.
@@ -6,13 +7,13 @@ rounded to the dtype, as a camera does it: on very dark or bright ground the noi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
 
-from saccade.image.base import from_float, operation, to_float, white, within
-from saccade.image.filters import in_strips
+from saccade.image.base import from_float, in_threads, operation, strips, to_float, white, within
 
 
 @operation(row="I10", formula="g = f + n, n ~ N(mean, sigma^2)")
@@ -25,14 +26,14 @@ def gaussian_noise(image: np.ndarray, sigma: float = 0.1, mean: float = 0.0, see
         mean: of the noise.
         seed: of the noise.
     """
-    normal = _normal(image, sigma, mean, seed)
+    normal = _normal(image, sigma, mean)
 
-    def change(strip: np.ndarray) -> np.ndarray:
-        noise = normal(strip.shape)
+    def change(strip: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        noise = normal(strip.shape, rng)
         noise += to_float(strip)
         return from_float(noise, image.dtype)
 
-    return in_strips(image, change)
+    return _noisy(image, change, seed)
 
 
 @operation(row="I10", formula="g = f n, n ~ N(mean, sigma^2)")
@@ -45,7 +46,7 @@ def multiplicative_noise(image: np.ndarray, sigma: float = 0.1, mean: float = 1.
         mean: of the factor.
         seed: of the noise.
     """
-    return _factored(image, _normal(image, sigma, mean, seed))
+    return _factored(image, _normal(image, sigma, mean), seed)
 
 
 @operation(row="I10", formula="g = f n, n of mean 1 and the given variance")
@@ -61,25 +62,25 @@ def speckle(
             "uniform" as MATLAB has it.
         seed: of the noise.
     """
-    rng, kind = np.random.default_rng(seed), _float_type(image)
+    kind = _float_type(image)
     if within(variance, 0, 100, "variance") < 1e-12:
         return image.copy()
     if distribution == "gaussian":
-        return _factored(image, _normal(image, variance**0.5, 1.0, seed))
+        return _factored(image, _normal(image, variance**0.5, 1.0), seed)
 
-    def gamma(shape: tuple[int, ...]) -> np.ndarray:
+    def gamma(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
         factor: np.ndarray = rng.standard_gamma(1 / variance, shape, dtype=kind)
         factor *= kind(variance)
         return factor
 
-    def uniform(shape: tuple[int, ...]) -> np.ndarray:
+    def uniform(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
         factor = rng.random(shape, dtype=kind)
         factor -= kind(0.5)
         factor *= kind((12 * variance) ** 0.5)
         factor += 1
         return factor
 
-    return _factored(image, gamma if distribution == "gamma" else uniform)
+    return _factored(image, gamma if distribution == "gamma" else uniform, seed)
 
 
 @operation(row="I10", formula="g = white with probability amount * salt, 0 with amount * (1 - salt), else f")
@@ -94,15 +95,14 @@ def salt_and_pepper(image: np.ndarray, amount: float = 0.05, salt: float = 0.5, 
     """
     within(amount, 0, 1, "amount")
     within(salt, 0, 1, "salt")
-    rng = np.random.default_rng(seed)
 
-    def change(strip: np.ndarray) -> np.ndarray:
+    def change(strip: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         draw = rng.random(strip.shape, dtype=np.float32)
         out = np.where(draw < amount, image.dtype.type(0), strip)
         out[draw < amount * salt] = image.dtype.type(white(image))
         return out
 
-    return in_strips(image, change)
+    return _noisy(image, change, seed)
 
 
 @operation(row="I10", formula="g = Poisson(photons f) / photons")
@@ -115,21 +115,34 @@ def poisson_noise(image: np.ndarray, photons: float = 255.0, seed: int = 0) -> n
         seed: of the noise.
     """
     within(photons, 0, 1e9, "photons", open_low=True)
-    rng = np.random.default_rng(seed)
-    return in_strips(image, lambda strip: from_float(rng.poisson(to_float(strip) * photons) / photons, image.dtype))
+    return _noisy(image, lambda strip, rng: from_float(rng.poisson(to_float(strip) * photons) / photons, image.dtype), seed)
 
 
 def _float_type(image: np.ndarray) -> type[np.float32] | type[np.float64]:
     return np.float64 if image.dtype == np.float64 else np.float32
 
 
-def _normal(image: np.ndarray, sigma: float, mean: float, seed: int) -> Callable[[tuple[int, ...]], np.ndarray]:
+def _noisy(image: np.ndarray, change: Callable[[np.ndarray, np.random.Generator], np.ndarray], seed: int) -> np.ndarray:
+    """``change`` of strips of rows, each with its own numbers: the first those of the seed, number k those of (seed, k)."""
+    out, parts = np.empty_like(image), strips(len(image), max(1, 2**18 // math.prod(image.shape[1:])))
+
+    def run(k: int) -> None:
+        out[parts[k]] = change(image[parts[k]], np.random.default_rng([seed, k] if k else seed))
+
+    in_threads(run, range(len(parts)))
+    return out
+
+
+Draw = Callable[[tuple[int, ...], np.random.Generator], np.ndarray]
+
+
+def _normal(image: np.ndarray, sigma: float, mean: float) -> Draw:
     """What draws normal numbers in an image's float type."""
-    rng, kind = np.random.default_rng(seed), _float_type(image)
+    kind = _float_type(image)
     within(sigma, 0, 100, "sigma")
     within(mean, -100, 100, "mean")
 
-    def draw(shape: tuple[int, ...]) -> np.ndarray:
+    def draw(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
         noise: np.ndarray = rng.standard_normal(shape, dtype=kind)
         noise *= kind(sigma)
         noise += kind(mean)
@@ -138,12 +151,12 @@ def _normal(image: np.ndarray, sigma: float, mean: float, seed: int) -> Callable
     return draw
 
 
-def _factored(image: np.ndarray, draw: Callable[[tuple[int, ...]], np.ndarray]) -> np.ndarray:
+def _factored(image: np.ndarray, draw: Draw, seed: int) -> np.ndarray:
     """The image times drawn factors."""
 
-    def change(strip: np.ndarray) -> np.ndarray:
-        factor = draw(strip.shape)
+    def change(strip: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        factor = draw(strip.shape, rng)
         factor *= to_float(strip)
         return from_float(factor, image.dtype)
 
-    return in_strips(image, change)
+    return _noisy(image, change, seed)

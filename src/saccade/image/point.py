@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from saccade.image.base import by_level, each_channel, from_float, in_range, look_up, luma, operation, to_float, white, within
+from saccade.image.base import by_level, each_channel, from_float, in_range, look_up, luma, operation, strips, to_float, white, within
 from saccade.types.errors import UsageError
 
 
@@ -50,7 +50,7 @@ def stretch(image: np.ndarray, per_channel: bool = False) -> np.ndarray:
     >>> stretch(np.array([[50, 100, 150]], np.uint8)).tolist()
     [[0, 128, 255]]
     """
-    return _per_channel(image, lambda x: _stretched(x, float(x.min()), float(x.max())), per_channel)
+    return _per_channel(image, lambda x: _stretched(x, *_extremes(x)), per_channel)
 
 
 @operation(row="I5", formula="g = (f - p_low) / (p_high - p_low) * (L-1), clipped")
@@ -70,11 +70,17 @@ def percentile_stretch(image: np.ndarray, low: float = 2.0, high: float = 98.0, 
     return _per_channel(image, lambda x: _stretched(x, *_percentiles(x, (low, high))), per_channel)
 
 
+def _extremes(image: np.ndarray) -> tuple[float, float]:
+    import cv2
+
+    return cv2.minMaxLoc(image.reshape(len(image), -1))[:2]
+
+
 def _percentiles(image: np.ndarray, wanted: tuple[float, float]) -> list[float]:
     """``np.percentile`` of all values; integers by counting, which is several times faster."""
     if image.dtype.kind == "f":
         return [float(p) for p in np.percentile(image, wanted)]
-    upto = np.cumsum(_counts(image))
+    upto = np.cumsum(level_counts(image))
     out = []
     for percent in wanted:
         at = percent / 100 * (image.size - 1)
@@ -140,8 +146,8 @@ def gamma(image: np.ndarray, gamma: float = 0.5, c: float = 1.0, eps: float = 0.
     return by_level(image, lambda x: c * np.power(x + eps, gamma))
 
 
-def _counts(image: np.ndarray, channel: int | None = None) -> np.ndarray:
-    """int64 count of every level of an integer image, or of one of its channels."""
+def level_counts(image: np.ndarray, channel: int | None = None) -> np.ndarray:
+    """int64 count of every level of an integer image (all channels together), or of one of its channels."""
     if image.dtype != np.uint8:
         values, levels = image if channel is None else image[..., channel], int(white(image)) + 1
         counts, rows = np.zeros(levels, np.int64), max(1, 2**20 // math.prod(values.shape[1:]))  # bincount makes 8 bytes of each value
@@ -150,10 +156,11 @@ def _counts(image: np.ndarray, channel: int | None = None) -> np.ndarray:
         return counts
     import cv2
 
-    flat = image.reshape(-1, 1) if channel is None else image.reshape(-1, 1, image.shape[2])
+    depth, width = math.prod(image.shape[2:]), image.shape[1] if image.shape[1] < 2**20 else 1
+    flat = image.reshape(-1, width * depth) if channel is None else image.reshape(-1, width, depth)
     counts = np.zeros(256, np.int64)
-    for start in range(0, len(flat), 2**24):  # calcHist counts in float32
-        counts += cv2.calcHist([flat[start : start + 2**24]], [channel or 0], None, [256], [0, 256]).reshape(-1).astype(np.int64)
+    for rows in strips(len(flat), max(1, 2**24 // flat.shape[1])):  # calcHist counts in float32
+        counts += cv2.calcHist([flat[rows]], [channel or 0], None, [256], [0, 256]).reshape(-1).astype(np.int64)
     return counts
 
 
@@ -176,7 +183,7 @@ def histogram(image: np.ndarray, bins: int = 256) -> np.ndarray:
 def _binned(image: np.ndarray, bins: int, channel: int | None) -> np.ndarray:
     if image.dtype.kind == "f":
         return np.histogram(image if channel is None else image[..., channel], bins, (0, 1))[0].astype(np.int64)
-    counts = _counts(image, channel)
+    counts = level_counts(image, channel)
     if bins == len(counts):
         return counts
     out = np.zeros(bins, np.int64)
@@ -214,7 +221,7 @@ def equalize(image: np.ndarray) -> np.ndarray:
 
             return cv2.equalizeHist(grey)
         levels = grey if grey.dtype == np.uint16 else from_float(grey, np.uint16)
-        upto = np.cumsum(_counts(levels))
+        upto = np.cumsum(level_counts(levels))
         first = int(upto[int(levels.min())])
         if first == grey.size:
             return grey

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from saccade.image.base import in_range, look_up, operation, white, within
-from saccade.image.point import histogram
+from saccade.image.point import level_counts
 from saccade.types.errors import UsageError
 
 Method = Literal["nearest", "bilinear", "bicubic", "area"]
@@ -210,7 +210,7 @@ def quantization_error(image: np.ndarray, levels: int = 8, rule: Rule = "round")
     step = top / (_checked_levels(levels) - 1) if rule == "round" else (top + 1) / levels
     if image.dtype.kind == "u":  # each level once, as often as it occurs
         values = np.arange(top + 1, dtype=image.dtype)
-        counts = np.atleast_2d(histogram.__wrapped__(image, len(values))).sum(0)  # type: ignore[attr-defined]
+        counts = level_counts(image)
         values, counts = values[counts > 0], counts[counts > 0]
     else:
         values, counts = image.reshape(-1), None
