@@ -298,7 +298,7 @@ def cases() -> list[Case]:
     motion = np.full((1, 9), 1 / 9)
     row(
         "wiener",
-        lambda i: ops.wiener(i.gray, degradation=motion, noise_to_signal=0.01),
+        lambda i: ops.wiener(i.gray, degradation=motion, noise_to_signal=0.01, border="wrap"),
         1 / 4,
         skimage=lambda i: sk.restoration.wiener(i.gray / 255, motion, 0.01),
     )

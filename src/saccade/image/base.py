@@ -464,13 +464,14 @@ def in_threads(run: Callable[[T], R], parts: Sequence[T]) -> list[R]:
         return list(pool.map(run, parts))
 
 
-def in_strips(image: np.ndarray, change: Callable[[np.ndarray], np.ndarray], halo: int = 0) -> np.ndarray:
+def in_strips(image: np.ndarray, change: Callable[[np.ndarray], np.ndarray], halo: int = 0, values: int = 2**18) -> np.ndarray:
     """``change`` of the image, a strip of rows at a time, top to bottom: its floats stay in the cache and take little memory.
 
-    ``halo`` is how many rows above and below a row ``change`` looks at; what it takes for outside there is cut off.
+    ``halo`` is how many rows above and below a row ``change`` looks at; what it takes for outside there is cut off. A strip has about
+    ``values``; several are computed at a time.
     """
     height = image.shape[0]
-    rows = max(8 * halo, 2**18 // math.prod(image.shape[1:]), 1)  # a quarter more work for the halos at most
+    rows = max(8 * halo, values // math.prod(image.shape[1:]), 1)  # a quarter more work for the halos at most
     if height <= rows:
         return change(image)
 
@@ -482,7 +483,7 @@ def in_strips(image: np.ndarray, change: Callable[[np.ndarray], np.ndarray], hal
     begun = part(first)
     out = np.empty((height, *begun.shape[1:]), begun.dtype)
     out[first] = begun
-    if rows * math.prod(image.shape[1:]) > 2**18:  # strips that the halo made large, one at a time
+    if rows * math.prod(image.shape[1:]) > 4 * values:  # strips that the halo made large, one at a time
         for strip in others:
             out[strip] = part(strip)
     else:

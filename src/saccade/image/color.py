@@ -22,6 +22,7 @@ from saccade.types.errors import UsageError
 
 _YCBCR = np.array([[0.299, 0.587, 0.114], [-0.299 / 1.772, -0.587 / 1.772, 0.5], [0.5, -0.587 / 1.402, -0.114 / 1.402]])
 _RGB = np.linalg.inv(_YCBCR)
+_VALUES = 3 * 2**18  # of a strip: what is computed of a pixel is little, and smaller ones cost more to hand out
 
 
 def _rgb(name: str, image: np.ndarray) -> np.ndarray:
@@ -116,7 +117,7 @@ def rgb_to_hsv(image: np.ndarray) -> np.ndarray:
         hsv = cv2.cvtColor(strip.astype(np.float32), cv2.COLOR_RGB2HSV)
         return np.asarray(cv2.convertScaleAbs(cv2.transform(hsv, np.diag([255 / 360, 255, 1]))))
 
-    return in_strips(image, change)
+    return in_strips(image, change, values=_VALUES)
 
 
 @operation(row="I3", formula="the inverse of rgb_to_hsv")
@@ -136,7 +137,7 @@ def hsv_to_rgb(image: np.ndarray) -> np.ndarray:
         hsv = cv2.transform(strip.astype(np.float32), np.diag([360 / 255, 1 / 255, 1]))
         return np.asarray(cv2.convertScaleAbs(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)))
 
-    return in_strips(image, change)
+    return in_strips(image, change, values=_VALUES)
 
 
 @operation(row="I3", formula="L = 116 h(Y/Yn) - 16, a = 500 (h(X/Xn) - h(Y/Yn)), b = 200 (h(Y/Yn) - h(Z/Zn))")
@@ -192,7 +193,8 @@ def rgb_to_ycbcr(image: np.ndarray) -> np.ndarray:
     if image.dtype == np.uint8:
         import cv2
 
-        return np.asarray(cv2.transform(image, np.column_stack([_YCBCR, [0, 128, 128]])))
+        matrix = np.column_stack([_YCBCR, [0, 128, 128]])
+        return in_strips(image, lambda x: cv2.transform(x, matrix), values=_VALUES)
     middle = _middle(image)
     return _by_strips(image, lambda x: x @ _YCBCR.T.astype(x.dtype) + np.array([0, middle, middle], x.dtype))
 
@@ -204,7 +206,8 @@ def ycbcr_to_rgb(image: np.ndarray) -> np.ndarray:
     if image.dtype == np.uint8:
         import cv2
 
-        return np.asarray(cv2.transform(image, np.column_stack([_RGB, _RGB @ [0, -128, -128]])))
+        matrix = np.column_stack([_RGB, _RGB @ [0, -128, -128]])
+        return in_strips(image, lambda x: cv2.transform(x, matrix), values=_VALUES)
     inverse = _RGB.T
     middle = _middle(image)
     return _by_strips(image, lambda x: (x - np.array([0, middle, middle], x.dtype)) @ inverse.astype(x.dtype))
