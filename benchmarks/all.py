@@ -29,6 +29,8 @@ QUICK = {
     "edges": ["--images", "1", "--thresholds", "3", "--detectors", "canny"],
     "fuzz": ["--count", "200"],
     "haar": ["--stages", "3", "--features", "300", "--others", "300"],
+    "image_folder": ["--images", "20", "--rounds", "1", "--operations", "gaussian"],
+    "image_memory": ["--megapixels", "1", "--operations", "invert"],
     "image_ops": ["--rounds", "1", "--megapixels", "0.1", "--operations", "invert"],
     "import_time": ["--quick"],
     "index_memory": ["--most", "20000"],

@@ -15,7 +15,7 @@ ENV = os.environ | {"OMP_NUM_THREADS": "1", "SACCADE_OFFLINE": "1", "COLUMNS": "
 
 
 def saccade(*arguments, cwd=None):
-    command = [sys.executable, "-c", "from saccade.cli.main import main; main()", *map(str, arguments)]
+    command = [sys.executable, "-m", "saccade", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, env=ENV, cwd=cwd, timeout=280)
 
 

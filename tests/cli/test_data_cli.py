@@ -10,7 +10,7 @@ from PIL import Image
 
 
 def saccade(*arguments, code=0):
-    command = [sys.executable, "-c", "from saccade.cli.main import main; main()", *map(str, arguments)]
+    command = [sys.executable, "-m", "saccade", *map(str, arguments)]
     out = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert out.returncode == code, out.stdout + out.stderr
     assert "Traceback" not in out.stderr

@@ -15,7 +15,7 @@ import saccade
 from saccade.engine.bundle import save_bundle
 
 ENV = os.environ | {"OMP_NUM_THREADS": "1", "SACCADE_OFFLINE": "1", "COLUMNS": "200", "NO_COLOR": "1"}
-COMMAND = [sys.executable, "-c", "from saccade.cli.main import main; main()"]
+COMMAND = [sys.executable, "-m", "saccade"]
 
 
 def run(*arguments, cwd=None):

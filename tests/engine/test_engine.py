@@ -18,7 +18,7 @@ import saccade
 from saccade.engine.callbacks import read_metrics
 from saccade.engine.loaders import TrainSampler
 
-SACCADE = [sys.executable, "-c", "from saccade.cli.main import main; main()"]
+SACCADE = [sys.executable, "-m", "saccade"]
 SMALL = {"recipe.batch_size": 8, "recipe.epochs": 3, "recipe.rotate": 10.0, "recipe.translate": 0.1}
 
 

@@ -223,7 +223,9 @@ def test_I11_bayes_shrink_threshold_by_its_formula():
     assert not denoise._shrunk(band, 0.6, np.mean(band**2)).any()  # no more than noise
 
 
-@pytest.mark.parametrize(("wavelet", "levels", "shape"), [("haar", 4, (900, 301)), ("db2", 3, (1300, 220)), ("haar", 5, (40, 33))])
+@pytest.mark.parametrize(
+    ("wavelet", "levels", "shape"), [("haar", 4, (900, 301)), ("db2", 3, (1300, 220)), ("haar", 5, (40, 33)), ("haar", 7, (300, 70))]
+)
 def test_I11_wavelet_shrinkage_in_strips_is_that_of_the_whole_image(wavelet, levels, shape):
     """The transform written with np.roll on the whole image with its mirrored frame."""
     low, sigma = denoise._WAVELETS[wavelet], 0.1

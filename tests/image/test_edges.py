@@ -226,3 +226,13 @@ def test_I9_bad_options_are_told():
     ]:
         with pytest.raises(UsageError, match=words):
             call()
+
+
+@every_dtype
+@pytest.mark.parametrize("border", ["replicate", "reflect", "constant"])
+def test_I9_canny_of_a_large_image_in_strips_is_that_of_the_whole(dtype, border, monkeypatch):
+    image = blobs(dtype, (1400, 301))
+    parts = ops.canny(image, sigma=1.5, low=0.05, high=0.1, border=border)
+    monkeypatch.setattr(edges, "strips", lambda height, rows: [slice(0, height)])
+    assert np.array_equal(parts, ops.canny(image, sigma=1.5, low=0.05, high=0.1, border=border))
+    assert 1000 < (parts > 0).sum() < parts.size / 4

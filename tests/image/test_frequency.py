@@ -39,6 +39,17 @@ def test_I12_fft_is_the_sum_of_its_definition(dtype, shape):
     np.testing.assert_allclose(frequency.from_spectrum(magnitude, phase), image / TOP[dtype], atol=1e-5)
 
 
+@pytest.mark.parametrize("shape", [(900, 401), (901, 400)])
+def test_I12_transforms_of_large_images_are_numpys(shape):
+    """Rows are transformed a strip at a time."""
+    image = picture("float64", shape)
+    spectrum = np.fft.fftshift(np.fft.fft2(image))
+    magnitude, phase = ops.fft_magnitude(image, output="float"), ops.fft_phase(image, output="float")
+    np.testing.assert_allclose(magnitude * np.exp(1j * phase), spectrum, atol=1e-8)
+    expected = np.fft.ifft2(np.fft.fft2(image) * full_response(shape, 0.1, "butterworth", 2)).real
+    np.testing.assert_allclose(ops.low_pass(image, 0.1), expected.clip(0, 1), atol=1e-12)
+
+
 @every_dtype
 def test_I12_fft_as_images(dtype):
     image = picture(dtype)

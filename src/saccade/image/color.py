@@ -193,8 +193,7 @@ def rgb_to_ycbcr(image: np.ndarray) -> np.ndarray:
     if image.dtype == np.uint8:
         import cv2
 
-        matrix = np.column_stack([_YCBCR, [0, 128, 128]])
-        return in_strips(image, lambda x: cv2.transform(x, matrix), values=_VALUES)
+        return np.asarray(cv2.transform(image, np.column_stack([_YCBCR, [0, 128, 128]])))
     middle = _middle(image)
     return _by_strips(image, lambda x: x @ _YCBCR.T.astype(x.dtype) + np.array([0, middle, middle], x.dtype))
 
@@ -206,8 +205,7 @@ def ycbcr_to_rgb(image: np.ndarray) -> np.ndarray:
     if image.dtype == np.uint8:
         import cv2
 
-        matrix = np.column_stack([_RGB, _RGB @ [0, -128, -128]])
-        return in_strips(image, lambda x: cv2.transform(x, matrix), values=_VALUES)
+        return np.asarray(cv2.transform(image, np.column_stack([_RGB, _RGB @ [0, -128, -128]])))
     inverse = _RGB.T
     middle = _middle(image)
     return _by_strips(image, lambda x: (x - np.array([0, middle, middle], x.dtype)) @ inverse.astype(x.dtype))

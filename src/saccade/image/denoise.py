@@ -319,10 +319,10 @@ def wavelet_shrinkage(image: np.ndarray, sigma: float | None = None, levels: int
     Args:
         image: any image.
         sigma: deviation of the noise; estimated by :func:`estimate_sigma`, for each channel, if not given.
-        levels: of the transform.
+        levels: of the transform, 1 to 8; no more than halve the longer side to a pixel.
         wavelet: "haar" or "db2" (Daubechies, two vanishing moments).
     """
-    within(levels, 1, 12, "levels")
+    levels = min(int(within(levels, 1, 8, "levels")), max(1, math.ceil(math.log2(max(image.shape[:2])))))
     if sigma is not None:
         within(sigma, 0, 100, "sigma")
     low = _WAVELETS[wavelet]
@@ -345,14 +345,15 @@ def wavelet_shrinkage(image: np.ndarray, sigma: float | None = None, levels: int
             return smooth, bands
 
         # Twice in strips, first for the bands' energy: the coefficients of a whole image would take 12 floats a pixel.
-        parts = strips(height, max(4 * far, 2**17 // width))
+        parts = strips(height, max(4 * far if far < 64 else far, 2**17 // width))
+        run = in_threads if far < 64 else lambda function, parts: [function(part) for part in parts]
 
         def squares(rows: slice) -> list[list[float]]:
             _, bands = analysed(rows.start, rows.stop)
             size = (slice(rows.stop - rows.start), slice(width))
             return [[float(np.square(d[size]).sum(dtype=np.float64)) for d in details] for details in bands]
 
-        energy = np.sum(in_threads(squares, parts), axis=0) / wide.size
+        energy = np.sum(run(squares, parts), axis=0) / wide.size
         out = np.empty(channel.shape, image.dtype)
 
         def rebuild(rows: slice) -> None:
@@ -369,7 +370,7 @@ def wavelet_shrinkage(image: np.ndarray, sigma: float | None = None, levels: int
                 part = smooth[first - top : last - top, reach : reach + out.shape[1]]
                 out[first - reach : last - reach] = from_float(part, image.dtype)
 
-        in_threads(rebuild, parts)
+        run(rebuild, parts)
         return out
 
     return stacked([shrink(c, noise) for c, noise in zip(channels(image), noises, strict=True)], image)
