@@ -13,6 +13,7 @@ Not here: what copies no pixel (``identity``, ``crop``, ``split``, ``n4`` ...), 
 slicing against a look-up table is here, Wiener with a degradation too), and what another row contains (``prewitt`` beside ``sobel``).
 kornia's Canny links edges in a loop over the image that takes minutes here and is left out; OpenCV has no Laplacian of a Gaussian.
 OpenCV's 8-bit HSV lays 360 degrees over 256 steps and is rounded from fixed-point numbers; ours lays them over 0..255 as its other dtypes.
+OpenCV's YCrCb is put in the order Y, Cb, Cr here, which kornia and we have.
 ``ours_s`` and ``theirs_s`` are of ``calls`` calls.
 """
 
@@ -143,10 +144,8 @@ def cases() -> list[Case]:
         "rgb_to_gray": cv2.COLOR_RGB2GRAY,
         "rgb_to_hsv": cv2.COLOR_RGB2HSV_FULL,
         "rgb_to_lab": cv2.COLOR_RGB2LAB,
-        "rgb_to_ycbcr": cv2.COLOR_RGB2YCrCb,
         "hsv_to_rgb": cv2.COLOR_HSV2RGB_FULL,
         "lab_to_rgb": cv2.COLOR_LAB2RGB,
-        "ycbcr_to_rgb": cv2.COLOR_YCrCb2RGB,
     }.items():
         torch_name = name.replace("gray", "grayscale")
         row(
@@ -155,6 +154,22 @@ def cases() -> list[Case]:
             opencv=lambda i, code=code: cv2.cvtColor(i.rgb, code),
             kornia=lambda i, name=torch_name: getattr(kornia.color, name)(i.tensor),
         )
+
+    def swapped(image: np.ndarray) -> np.ndarray:  # OpenCV has Cr before Cb
+        return cv2.mixChannels([image], [np.empty_like(image)], [0, 0, 1, 2, 2, 1])[0]
+
+    row(
+        "rgb_to_ycbcr",
+        lambda i: ops.rgb_to_ycbcr(i.rgb),
+        opencv=lambda i: swapped(cv2.cvtColor(i.rgb, cv2.COLOR_RGB2YCrCb)),
+        kornia=lambda i: kornia.color.rgb_to_ycbcr(i.tensor),
+    )
+    row(
+        "ycbcr_to_rgb",
+        lambda i: ops.ycbcr_to_rgb(i.rgb),
+        opencv=lambda i: cv2.cvtColor(swapped(i.rgb), cv2.COLOR_YCrCb2RGB),
+        kornia=lambda i: kornia.color.ycbcr_to_rgb(i.tensor),
+    )
     row("gray_to_rgb", lambda i: ops.gray_to_rgb(i.gray), opencv=lambda i: cv2.cvtColor(i.gray, cv2.COLOR_GRAY2RGB))
     row(
         "match_histogram",

@@ -32,6 +32,16 @@ def test_I10_additive_gaussian_noise_has_its_mean_and_deviation(dtype):
         assert deviation == pytest.approx(0.08, rel=0.02)
 
 
+@pytest.mark.parametrize(("dtype", "off"), [("uint8", 0), ("uint16", 1), ("float32", 1e-6), ("float64", 1e-12)])
+def test_I10_additive_noise_is_the_image_plus_the_streams_numbers(dtype, off):
+    """NumPy's numbers of the seed, added in float64, rounded to the nearest and clipped."""
+    image = (np.random.default_rng(1).random((60, 70, 3)) * TOP[dtype]).astype(dtype)
+    normal = np.random.default_rng(3).standard_normal(image.shape, dtype="float64" if dtype == "float64" else "float32")
+    expected = (image + (normal.astype(float) * 0.3 + 0.05) * TOP[dtype]).clip(0, TOP[dtype])
+    noisy = ops.gaussian_noise(image, sigma=0.3, mean=0.05, seed=3)
+    np.testing.assert_allclose(noisy, expected if image.dtype.kind == "f" else np.rint(expected), rtol=0, atol=off)
+
+
 def test_I10_additive_noise_is_normal_and_white():
     noise = ops.gaussian_noise(even(), sigma=0.05, seed=1) - 0.5
     assert stats.kstest(noise.ravel() / 0.05, "norm").pvalue > 0.01

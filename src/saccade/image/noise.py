@@ -18,7 +18,7 @@ from saccade.image.base import from_float, in_threads, operation, strips, to_flo
 
 @operation(row="I10", formula="g = f + n, n ~ N(mean, sigma^2)")
 def gaussian_noise(image: np.ndarray, sigma: float = 0.1, mean: float = 0.0, seed: int = 0) -> np.ndarray:
-    """Additive Gaussian noise, as of a sensor's electronics. NumPy.
+    """Additive Gaussian noise, as of a sensor's electronics. NumPy's numbers, added by OpenCV.
 
     Args:
         image: any image.
@@ -26,12 +26,16 @@ def gaussian_noise(image: np.ndarray, sigma: float = 0.1, mean: float = 0.0, see
         mean: of the noise.
         seed: of the noise.
     """
-    normal = _normal(image, sigma, mean)
+    import cv2
+
+    normal, kind, top = _normal(image, sigma, mean), _float_type(image), white(image)
+    depth = {np.dtype(np.uint8): cv2.CV_8U, np.dtype(np.uint16): cv2.CV_16U}.get(image.dtype)
 
     def change(strip: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        noise = normal(strip.shape, rng)
-        noise += to_float(strip)
-        return from_float(noise, image.dtype)
+        if depth is None:
+            return from_float(strip + normal(strip.shape, rng), image.dtype)
+        noise = rng.standard_normal(strip.shape, dtype=kind)
+        return cv2.addWeighted(noise, sigma * top, strip, 1.0, mean * top, dtype=depth).reshape(strip.shape)  # rounds and clips
 
     return _noisy(image, change, seed)
 
