@@ -32,6 +32,19 @@ def test_import_and_help_load_nothing_heavy(code):
     assert loaded(code) == []
 
 
+def test_image_command_loads_opencv_alone(tmp_path):
+    """Torch takes seconds and half a gigabyte, also in every worker of a folder."""
+    from PIL import Image
+
+    for k in range(3):
+        Image.new("RGB", (20, 10)).save(tmp_path / f"{k}.jpg")
+    main = "from saccade.cli.main import main\ntry: main()\nexcept SystemExit as stop: assert not stop.code, stop.code"
+    for words in (["gaussian", f"{tmp_path}/0.jpg", f"{tmp_path}/o.png"], ["median", str(tmp_path), f"{tmp_path}/out", "--workers", "2"]):
+        assert loaded(f"import sys; sys.argv = {['saccade', 'image', *words]}\n{main}") == ["cv2"]
+    assert len(list((tmp_path / "out").iterdir())) == 4
+    assert loaded("import saccade.workflows.image") == []  # what the workers begin with
+
+
 def test_public_names_are_these():
     assert saccade.__all__ == [
         "DataError", "Dataset", "Recipe", "Run", "SaccadeError", "UsageError", "check", "compare", "create_model", "evaluate",

@@ -19,6 +19,7 @@ import typer
 
 from saccade.cli import check, compare, data, demo, evaluate, export, features, image, models, predict, train
 from saccade.types.errors import SaccadeError, UsageError, one_line
+from saccade.types.machine import keep_memory
 
 INTERRUPTED = 130
 """What typer gives back after a KeyboardInterrupt."""
@@ -71,6 +72,7 @@ def root(
 def main() -> None:
     """Entry point: one line an error, the exit status as documented."""
     json_wanted = "--json" in sys.argv
+    keep_memory()
     signal.signal(signal.SIGTERM, _stop)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be text

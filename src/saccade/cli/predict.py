@@ -37,7 +37,8 @@ def predict(
     """
     from pathlib import Path
 
-    from saccade.engine.predictor import faster, find_images
+    from saccade.data.images import find_images
+    from saccade.engine.predictor import faster
     from saccade.types.errors import DataError
     from saccade.types.recipe import PREDICTION
     from saccade.workflows import predict as workflow

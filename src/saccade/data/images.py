@@ -20,22 +20,25 @@ Importing this module turns Pillow's warning about very large images into an err
 
 from __future__ import annotations
 
+import glob
 import io
 import os
 import stat
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
 from PIL import Image
-from torchvision import tv_tensors
 
 from saccade.types.errors import DataError
+
+if TYPE_CHECKING:  # torch and torchvision take seconds to load, and arrays need neither
+    import torch
+    from torchvision import tv_tensors
 
 MAX_PIXELS = 89_478_485
 """Most pixels of an image: Pillow's own limit (a quarter of a gigabyte as RGB)."""
@@ -67,6 +70,33 @@ def is_image_name(path: str | Path) -> bool:
     return os.path.splitext(os.path.basename(path))[1].lower() in IMAGE_SUFFIXES
 
 
+def find_images(inputs: Iterable[str | Path]) -> Iterator[str]:
+    """Image files of files, folders (all levels, sorted) and globs.
+
+    Raises:
+        DataError: a name that is nothing, or a folder without images.
+    """
+    for item in inputs:
+        text = str(item)
+        if os.path.isdir(text):
+            count = 0
+            for folder, folders, files in os.walk(text):
+                folders.sort()
+                for name in sorted(files):
+                    if is_image_name(name):
+                        count += 1
+                        yield os.path.join(folder, name)
+            if not count:
+                raise DataError(text, "holds no images")
+        elif os.path.exists(text):
+            yield text
+        else:
+            found = sorted(glob.glob(text, recursive=True)) if glob.has_magic(text) else []
+            if not found:
+                raise DataError(text, "does not exist" if not glob.has_magic(text) else "matches no file")
+            yield from (name for name in found if os.path.isfile(name))
+
+
 def read_image(path: str | Path, channels: int | None = None) -> tv_tensors.Image:
     """Decode an image to (C, H, W) uint8; C is 3 (RGB) or 1 (grey).
 
@@ -79,6 +109,9 @@ def read_image(path: str | Path, channels: int | None = None) -> tv_tensors.Imag
     """
     if channels not in (None, 1, 3):
         raise ValueError(f"channels is 1, 3 or None, not {channels!r}")
+    import torch
+    from torchvision import tv_tensors
+
     with _opened(path) as image:
         return tv_tensors.Image(torch.from_numpy(_planes(image, path, channels)))
 
@@ -136,6 +169,8 @@ def pillow_tensor(image: Image.Image) -> torch.Tensor:
     Raises:
         DataError: it cannot be decoded, or holds no or too many pixels.
     """
+    import torch
+
     name = getattr(image, "filename", "") or "Pillow image"
     with _decoding(name):
         _check_size(image, name)

@@ -18,7 +18,7 @@ from saccade.data.transforms.augment import AugmentedDataset
 from saccade.data.transforms.preprocess import Preprocess
 from saccade.types.errors import DataError
 from saccade.types.geometry import Geometry
-from saccade.types.machine import usable_cores
+from saccade.types.machine import keep_memory, usable_cores
 from saccade.types.sample import Batch, Sample, Target, collate
 
 Item = tuple[Tensor, Target, Geometry]
@@ -175,6 +175,7 @@ def quiet_worker(_: int) -> None:
     """
     import signal
 
+    keep_memory()
     torch.set_num_threads(1)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

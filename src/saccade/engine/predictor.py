@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import glob
-import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from functools import partial
@@ -14,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from saccade.data.images import is_image_name, read_image
+from saccade.data.images import find_images, read_image
 from saccade.data.transforms.preprocess import Preprocess
 from saccade.engine.loaders import collate_eval, quiet_worker, worker_count
 from saccade.layers.fuse import fuse_conv_bn
@@ -41,33 +39,6 @@ class FileView(TorchDataset[Any]):
             return error
         tensor, target, geometry = self.preprocess(Sample(image, {"path": self.paths[i]}))
         return tensor, target, geometry, {}
-
-
-def find_images(inputs: Iterable[str | Path]) -> Iterator[str]:
-    """Image files of files, folders (all levels, sorted) and globs.
-
-    Raises:
-        DataError: a name that is nothing, or a folder without images.
-    """
-    for item in inputs:
-        text = str(item)
-        if os.path.isdir(text):
-            count = 0
-            for folder, folders, files in os.walk(text):
-                folders.sort()
-                for name in sorted(files):
-                    if is_image_name(name):
-                        count += 1
-                        yield os.path.join(folder, name)
-            if not count:
-                raise DataError(text, "holds no images")
-        elif os.path.exists(text):
-            yield text
-        else:
-            found = sorted(glob.glob(text, recursive=True)) if glob.has_magic(text) else []
-            if not found:
-                raise DataError(text, "does not exist" if not glob.has_magic(text) else "matches no file")
-            yield from (name for name in found if os.path.isfile(name))
 
 
 def predict_files(

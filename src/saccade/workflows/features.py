@@ -66,7 +66,7 @@ def extract(
         UsageError: unknown kind or option, or a form of output that the kind does not have.
         DataError: nothing there, or a broken image.
     """
-    from saccade.engine.predictor import find_images
+    from saccade.data.images import find_images
     from saccade.features.base import KINDS as VECTORS
     from saccade.features.keypoints import KINDS
 

@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from saccade.data.images import read_array
+from saccade.data.images import find_images, read_array
 from saccade.image import operations
 from saccade.image.base import Operation, from_float, to_float, white
 from saccade.types.errors import DataError, SaccadeError, UsageError, one_line, suggest
 from saccade.types.files import atomic
-from saccade.types.machine import usable_cores
+from saccade.types.machine import keep_memory, usable_cores
 
 WRITTEN = {
     ".png": (16, True),
@@ -180,8 +180,6 @@ def _held(path: Path) -> tuple[int, bool]:
 
 def read_inputs(inputs: Sequence[str]) -> list[tuple[str, str]]:
     """(file, name below its folder) of files, folders and globs."""
-    from saccade.engine.predictor import find_images  # workers do without the engine
-
     found = []
     for item in inputs:
         base = item if os.path.isdir(item) else ""
@@ -346,6 +344,7 @@ def _quiet() -> None:
 
     import cv2
 
+    keep_memory()
     cv2.setNumThreads(1)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
