@@ -113,7 +113,7 @@ def append(name: str, seed: int, result: dict[str, Any], shown: tuple[str, ...],
     }
     new = not path.exists()
     with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, list(row))
+        writer = csv.DictWriter(file, list(row), lineterminator="\n")
         if new:
             writer.writeheader()
         writer.writerow(row)
