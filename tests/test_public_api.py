@@ -45,6 +45,19 @@ def test_image_command_loads_opencv_alone(tmp_path):
     assert loaded("import saccade.workflows.image") == []  # what the workers begin with
 
 
+def test_features_of_key_points_load_opencv_alone(tmp_path):
+    from PIL import Image
+    from skimage.data import camera
+
+    Image.fromarray(camera()).save(tmp_path / "a.png")
+    Image.fromarray(camera()[:400, 60:]).save(tmp_path / "b.png")
+    main = "from saccade.cli.main import main\ntry: main()\nexcept SystemExit as stop: assert not stop.code, stop.code"
+    a, b, out = (f"{tmp_path}/{name}.png" for name in "abo")
+    assert loaded(f"import sys; sys.argv = ['saccade', 'features', 'list']\n{main}") == []
+    for words in (["extract", "surf", a, out], ["match", a, b, out, "--kind", "orb"], ["panorama", a, b, out]):
+        assert loaded(f"import sys; sys.argv = {['saccade', 'features', *words]}\n{main}") == ["cv2"], words
+
+
 def test_public_names_are_these():
     assert saccade.__all__ == [
         "DataError", "Dataset", "Recipe", "Run", "SaccadeError", "UsageError", "check", "compare", "create_model", "evaluate",

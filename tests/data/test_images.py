@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageOps
 
-from saccade.data.images import IMAGE_SUFFIXES, MAX_PIXELS, image_size, is_image_name, read_image, read_mask
+from saccade.data.images import IMAGE_SUFFIXES, MAX_PIXELS, image_size, is_image_name, read_image, read_mask, read_rgb
 from saccade.data.polygons import mask_to_polygons, mask_to_rle, polygon_area, rasterize
 from saccade.types.errors import DataError
 
@@ -122,6 +122,21 @@ def test_T1_colour_to_grey_is_bt601(tmp_path):
     assert np.abs(grey - RGB @ [0.299, 0.587, 0.114]).max() <= 0.51
     with pytest.raises(ValueError, match="channels"):
         read_image(path, channels=4)
+
+
+def test_T1_rgb_arrays_are_the_pixels_that_pillow_decodes(tmp_path):
+    colours = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
+    for mode in ("RGB", "L", "P", "RGBA", "1"):
+        image = Image.fromarray(colours).convert(mode)
+        image.save(tmp_path / "a.png")
+        rgb = read_rgb(tmp_path / "a.png")
+        assert rgb.dtype == np.uint8
+        assert rgb.flags.carray
+        np.testing.assert_array_equal(rgb, np.asarray(image.convert("RGB")), err_msg=mode)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(colours).save(tmp_path / "a.png", exif=exif)
+    np.testing.assert_array_equal(read_rgb(tmp_path / "a.png"), np.rot90(colours, -1))
 
 
 def test_T1_the_tensor_may_be_written_to(tmp_path):

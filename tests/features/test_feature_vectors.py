@@ -9,11 +9,13 @@ from PIL import Image
 from skimage.feature import local_binary_pattern
 
 from saccade.features.backbone import BackboneFeatures
-from saccade.features.base import KINDS, as_pixels, cells, create_features, in_threads, resized
+from saccade.features.base import create_features
 from saccade.features.bow import BagOfWords
 from saccade.features.color import color_histogram
 from saccade.features.hog import hog
 from saccade.features.lbp import lbp_histogram, lbp_labels
+from saccade.features.names import VECTORS
+from saccade.features.pixels import as_pixels, cells, in_threads, resized
 from saccade.types.errors import UsageError
 
 TINY = "timm/test_resnet.r160_in1k?size=64"
@@ -83,7 +85,7 @@ def test_F9_a_description_is_read_and_checked():
     for bad in (np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4), np.float32), np.zeros((0, 4), np.uint8)):
         with pytest.raises(UsageError, match="uint8 image"):
             as_pixels(bad)
-    assert set(KINDS) == {"hog", "sift_bow", "lbp", "color", "pixels", "timm"}
+    assert set(VECTORS) == {"hog", "sift_bow", "lbp", "color", "pixels", "timm"}
 
 
 def test_F9_helpers():

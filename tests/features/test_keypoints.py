@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from saccade.features.base import as_pixels
 from saccade.features.hog import hog
 from saccade.features.keypoints import DESCRIBED, KINDS, Keypoints, detect, no_keypoints, to_opencv
+from saccade.features.pixels import as_pixels
 from saccade.types.errors import DataError, MissingExtra, UsageError
 
 WIDTHS = {"sift": 128, "surf": 64, "orb": 32, "brief": 32}

@@ -34,6 +34,8 @@ def emit(value: Any) -> None:
 
 def pick_device(name: str) -> str:
     """The best there is for "auto"; UsageError for what is not there."""
+    if name == "cpu":  # loads no torch
+        return name
     import torch
 
     from saccade.types.errors import UsageError

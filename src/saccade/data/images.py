@@ -116,6 +116,16 @@ def read_image(path: str | Path, channels: int | None = None) -> tv_tensors.Imag
         return tv_tensors.Image(torch.from_numpy(_planes(image, path, channels)))
 
 
+def read_rgb(path: str | Path) -> np.ndarray:
+    """Decode an image to (H, W, 3) uint8 RGB: the pixels of :func:`read_image` with 3 channels. Loads no torch.
+
+    Raises:
+        DataError: as :func:`read_image`.
+    """
+    with _opened(path) as image:
+        return np.ascontiguousarray(_planes(image, path, 3).transpose(1, 2, 0))
+
+
 def read_array(path: str | Path) -> np.ndarray:
     """Decode an image with all that it holds: (H, W) grey, or (H, W, C) with C 2 (grey and alpha), 3 (RGB) or 4; 8 or 16 bits.
 

@@ -13,7 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from saccade.features.base import FeatureExtractor, as_pixels, check_range, in_threads, resized
+from saccade.features.base import FeatureExtractor
+from saccade.features.names import check_range
+from saccade.features.pixels import as_pixels, in_threads, resized
 from saccade.layers.backbones import check_backbone
 from saccade.types.errors import UsageError
 

@@ -16,32 +16,18 @@ description; what an extractor learns or loads lies in its buffers and parameter
 from __future__ import annotations
 
 import importlib
-import inspect
-import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from saccade.features.pixels import plain_array
-from saccade.types.coerce import coerce
+from saccade.features.names import VECTORS, read_options
+from saccade.features.pixels import as_pixels, in_threads
 from saccade.types.errors import UsageError, suggest
-from saccade.types.machine import usable_cores
 
 Batches = Callable[[], Iterable[Sequence[Any]]]
 """Gives all training images, in batches, each time it is called."""
-
-KINDS = {
-    "hog": "saccade.features.vectors:HogVector",
-    "sift_bow": "saccade.features.bow:BagOfWords",
-    "lbp": "saccade.features.lbp:LbpVector",
-    "color": "saccade.features.color:ColorVector",
-    "pixels": "saccade.features.vectors:PixelVector",
-    "timm": "saccade.features.backbone:BackboneFeatures",
-}
 
 
 class FeatureExtractor(nn.Module):
@@ -94,100 +80,14 @@ def create_features(text: str, *, in_chans: int = 3, pretrained: bool = False) -
     """
     name, _, query = text.partition("?")
     kind, slash, architecture = name.partition("/")
-    if kind not in KINDS or bool(slash) != (kind == "timm"):
-        known = [k for k in KINDS if k != "timm"] + ["timm/NAME"]
+    if kind not in VECTORS or bool(slash) != (kind == "timm"):
+        known = [k for k in VECTORS if k != "timm"] + ["timm/NAME"]
         raise UsageError(f"there are no features {name!r}{suggest(name, known)}")
     if pretrained and kind != "timm":
         raise UsageError(f"no weights are published for the features {kind!r}: leave pretrained off")
-    module, _, class_name = KINDS[kind].partition(":")
+    module, _, class_name = VECTORS[kind].partition(":")
     extractor = getattr(importlib.import_module(module), class_name)
     options = read_options(query, extractor, text=text, leave=("in_chans", "architecture", "pretrained"))
     if kind == "timm":
         options |= {"architecture": architecture, "pretrained": pretrained}
     return extractor(in_chans=in_chans, **options)
-
-
-def read_options(
-    query: str, function: Any, *, text: str, given: Mapping[str, Any] | None = None, leave: Sequence[str] = ()
-) -> dict[str, Any]:
-    """The options ``"radius=2&grid=8"`` of a function or class, as its annotations want them.
-
-    Args:
-        query: what follows the question mark; "" for none.
-        function: whose keyword arguments the options are.
-        text: the whole description, for messages.
-        given: more options, which win.
-        leave: arguments that are no options.
-
-    Raises:
-        UsageError: unknown option (with a suggestion), or a value that does not fit.
-    """
-    hints = typing.get_type_hints(vars(function).get("__init__", function))
-    known = [p.name for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY and p.name not in leave]
-    items: list[tuple[str, Any]] = [(item.partition("=")[0], item.partition("=")[2]) for item in query.split("&") if query]
-    options: dict[str, Any] = {}
-    for option, value in [*items, *(given or {}).items()]:
-        if option not in known:
-            raise UsageError(f"the features {text.partition('?')[0]!r} have no option {option!r}{suggest(option, known)}")
-        try:
-            options[option] = coerce(value, hints[option])
-        except ValueError as error:
-            raise UsageError(f"features {text!r}: {option}={value!r}: {error}") from None
-    return options
-
-
-def check_range(low: float, high: float, **options: float) -> None:
-    """UsageError when an option lies outside ``low..high``."""
-    for name, value in options.items():
-        if not low <= value <= high:
-            raise UsageError(f"the features' option {name}={value}: it lies in {low}..{high}")
-
-
-def as_pixels(image: Any) -> np.ndarray:
-    """(H, W) or (H, W, 3) uint8 of such an array, a (1 or 3, H, W) uint8 tensor or a Pillow image of 8 bits a channel.
-
-    Palettes become colours; alpha is dropped.
-
-    Raises:
-        UsageError: not such an image.
-    """
-    array = plain_array(image)
-    if isinstance(image, Tensor) and array.ndim == 3:
-        array = np.moveaxis(array, 0, -1)
-    if array.ndim == 3 and array.shape[-1] == 1:
-        array = array[..., 0]
-    if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[-1] != 3) or not array.size:
-        raise UsageError(f"features take a uint8 image (H, W) or (H, W, 3), not {array.shape} {array.dtype}")
-    return np.ascontiguousarray(array)
-
-
-def grey(pixels: np.ndarray) -> np.ndarray:
-    """(H, W) uint8 by BT.601."""
-    import cv2
-
-    return cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY) if pixels.ndim == 3 else pixels
-
-
-def resized(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The image at (H, W) ``size``, low-passed before it shrinks; as it is where it has that size."""
-    if pixels.shape[:2] == size:
-        return pixels
-    from torchvision.transforms.v2 import functional as F
-
-    planes = torch.from_numpy(np.moveaxis(np.atleast_3d(pixels), -1, 0).copy())
-    out = np.moveaxis(F.resize(planes, list(size), antialias=True).numpy(), 0, -1)
-    return np.ascontiguousarray(out if pixels.ndim == 3 else out[..., 0])
-
-
-def cells(size: tuple[int, int], grid: int) -> np.ndarray:
-    """(H, W) int64: which of ``grid * grid`` equal parts of the image, row by row, a pixel lies in."""
-    rows, columns = (np.arange(side) * grid // side for side in size)
-    return rows[:, None] * grid + columns[None]
-
-
-def in_threads(function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
-    """``function`` of every item, in order, on all cores: what is heavy in it (OpenCV, NumPy, Pillow) runs without Python's lock."""
-    if len(items) < 2 or usable_cores() < 2:
-        return [function(item) for item in items]
-    with ThreadPoolExecutor(usable_cores()) as pool:
-        return list(pool.map(function, items))

@@ -17,7 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from saccade.features.base import Batches, FeatureExtractor, as_pixels, check_range, grey, in_threads
+from saccade.features.base import Batches, FeatureExtractor
+from saccade.features.names import check_range
+from saccade.features.pixels import as_pixels, grey, in_threads
 from saccade.types.errors import UsageError
 
 SAMPLE = 40_000

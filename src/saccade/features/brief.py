@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from saccade.features.base import as_pixels, grey
 from saccade.features.keypoints import Keypoints, detect, no_keypoints, to_opencv
+from saccade.features.pixels import as_pixels, grey
 from saccade.types.errors import UsageError
 
 

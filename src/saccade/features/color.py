@@ -10,7 +10,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from saccade.features.base import FeatureExtractor, as_pixels, cells, check_range
+from saccade.features.base import FeatureExtractor
+from saccade.features.names import check_range
+from saccade.features.pixels import as_pixels, cells
 
 Space = Literal["hsv", "rgb"]
 

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from saccade.features.base import as_pixels, check_range, grey
+from saccade.features.names import check_range
+from saccade.features.pixels import as_pixels, grey
 from saccade.types.errors import DataError, UsageError, suggest
 from saccade.types.files import atomic
 

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 
 from saccade.boxes.iou import pairwise_iou
-from saccade.features.base import as_pixels, check_range, grey, resized
 from saccade.features.haar import Cascade, all_features, normalised_values
+from saccade.features.names import check_range
+from saccade.features.pixels import as_pixels, grey, resized
 from saccade.types.errors import UsageError
 
 STEP = 3

@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from saccade.features.base import read_options
+from saccade.features.names import read_options
 from saccade.types.errors import DataError, MissingExtra, UsageError, suggest
 from saccade.types.files import atomic
 

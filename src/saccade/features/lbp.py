@@ -14,7 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from saccade.features.base import FeatureExtractor, as_pixels, cells, check_range, grey
+from saccade.features.base import FeatureExtractor
+from saccade.features.names import check_range
+from saccade.features.pixels import as_pixels, cells, grey
 
 
 def lbp_labels(points: int = 8, *, rotation_invariant: bool = False) -> int:

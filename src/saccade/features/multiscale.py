@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from saccade.features.backbone import Backbone
-from saccade.features.base import check_range
+from saccade.features.names import check_range
 from saccade.layers.fpn import tapped, timm_backbone
 from saccade.types.errors import UsageError
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
-from saccade.features.base import as_pixels, check_range, grey
 from saccade.features.keypoints import Keypoints, from_opencv, no_keypoints
+from saccade.features.names import check_range
+from saccade.features.pixels import as_pixels, grey
 
 
 def orb(

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from saccade.features.base import as_pixels, in_threads
 from saccade.features.keypoints import detect
 from saccade.features.match import SHIFT, Matches, corners, match, project
+from saccade.features.pixels import as_pixels, in_threads
 from saccade.types.errors import DataError, UsageError
 
 MOST_PIXELS = 100_000_000

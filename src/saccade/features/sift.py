@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from saccade.features.base import as_pixels, check_range, grey
 from saccade.features.keypoints import Keypoints, from_opencv
+from saccade.features.names import check_range
+from saccade.features.pixels import as_pixels, grey
 
 
 def sift(

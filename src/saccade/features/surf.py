@@ -19,9 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from saccade.features.base import as_pixels, check_range, grey
 from saccade.features.keypoints import Keypoints, no_keypoints
+from saccade.features.names import check_range
 from saccade.features.peaks import peaks, refine
+from saccade.features.pixels import as_pixels, grey
 from saccade.types.errors import UsageError
 
 CHUNK = 512

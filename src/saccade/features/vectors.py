@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from saccade.features.base import FeatureExtractor, check_range, grey, resized
+from saccade.features.base import FeatureExtractor
 from saccade.features.hog import Convention, hog
+from saccade.features.names import check_range
+from saccade.features.pixels import grey, resized
 from saccade.types.errors import UsageError
 
 

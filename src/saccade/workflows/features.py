@@ -22,8 +22,8 @@ BATCH = 32
 
 def list_features() -> dict[str, list[str]]:
     """Names of all features, by what they give: key points, one vector an image, maps."""
-    from saccade.features.base import KINDS as VECTORS
     from saccade.features.keypoints import KINDS
+    from saccade.features.names import VECTORS
 
     vectors = [f"{name}/NAME" if name == "timm" else name for name in VECTORS]
     return {"keypoints": list(KINDS), "vectors": vectors, "maps": ["maps/NAME", "pyramid/NAME"]}
@@ -67,8 +67,8 @@ def extract(
         DataError: nothing there, or a broken image.
     """
     from saccade.data.images import find_images
-    from saccade.features.base import KINDS as VECTORS
     from saccade.features.keypoints import KINDS
+    from saccade.features.names import VECTORS
 
     name = kind.partition("?")[0].partition("/")[0]
     if name not in (*KINDS, *VECTORS, "maps", "pyramid"):
@@ -98,7 +98,7 @@ def match_images(a: str | Path, b: str | Path, out: str | Path, *, kind: str = "
         UsageError: unknown kind or option, key points without descriptors, another suffix.
         DataError: a broken image.
     """
-    from saccade.data.images import read_image
+    from saccade.data.images import read_rgb
     from saccade.features.keypoints import detect
     from saccade.features.match import draw_matches, match
 
@@ -106,7 +106,7 @@ def match_images(a: str | Path, b: str | Path, out: str | Path, *, kind: str = "
     if target.suffix.lower() not in (*PICTURES, ".npz"):
         raise UsageError(f"matches are written as {', '.join(PICTURES)} or .npz, not {target.name!r}")
     _keep(target, [str(a), str(b)])
-    left, right = read_image(a, 3), read_image(b, 3)
+    left, right = read_rgb(a), read_rgb(b)
     found = match(detect(left, kind), detect(right, kind), **options)
     if target.suffix.lower() == ".npz":
         found.save(target)
@@ -126,14 +126,14 @@ def panorama(images: Sequence[str | Path], out: str | Path, **options: Any) -> P
         UsageError: fewer than two images, an unknown kind or option, another suffix.
         DataError: a broken image, or one that does not belong to the others.
     """
-    from saccade.data.images import read_image
+    from saccade.data.images import read_rgb
     from saccade.features.panorama import make_panorama
 
     target = Path(out)
     if target.suffix.lower() not in PICTURES:
         raise UsageError(f"a panorama is written as {', '.join(PICTURES)}, not {target.name!r}")
     _keep(target, [str(path) for path in images])
-    found = make_panorama([read_image(path, 3) for path in images], names=[str(path) for path in images], **options)
+    found = make_panorama([read_rgb(path) for path in images], names=[str(path) for path in images], **options)
     _save_picture(found.image, target)
     return found
 
@@ -143,8 +143,8 @@ def _extract_points(
 ) -> dict[str, Any]:
     import numpy as np
 
-    from saccade.features.base import in_threads
     from saccade.features.keypoints import detect, write_parquet
+    from saccade.features.pixels import in_threads
 
     base = source if source.is_dir() else Path(os.path.commonpath([Path(path).parent.absolute() for path in paths]))
     rows: dict[str, list[Any]] = {}
@@ -204,7 +204,8 @@ def _extract_arrays(
 
 def _array_function(kind: str, paths: Sequence[str], pretrained: bool, device: str) -> Callable[[Sequence[Any]], Mapping[str, np.ndarray]]:
     """Arrays by name of a batch of images."""
-    from saccade.features.base import create_features, read_options
+    from saccade.features.base import create_features
+    from saccade.features.names import read_options
 
     name, _, query = kind.partition("?")
     prefix, _, architecture = name.partition("/")
@@ -228,14 +229,14 @@ def _array_function(kind: str, paths: Sequence[str], pretrained: bool, device: s
 
 
 def _batches(paths: Sequence[str], skipped: Callable[[DataError], None] | None) -> Iterator[tuple[list[str], list[Any]]]:
-    """Names and (3, H, W) uint8 images, :data:`BATCH` at a time, without the broken ones."""
-    from saccade.data.images import read_image
+    """Names and (H, W, 3) uint8 images, :data:`BATCH` at a time, without the broken ones."""
+    from saccade.data.images import read_rgb
 
     for start in range(0, len(paths), BATCH):
         names, images = [], []
         for path in paths[start : start + BATCH]:
             try:
-                images.append(read_image(path, 3))
+                images.append(read_rgb(path))
                 names.append(path)
             except DataError as problem:
                 if skipped is None:

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from saccade.data.dataset import Dataset
 from saccade.data.transforms.preprocess import Preprocess
-from saccade.features.base import FeatureExtractor, create_features, in_threads
+from saccade.features.base import FeatureExtractor, create_features
+from saccade.features.pixels import in_threads
 from saccade.losses.class_weights import balanced
 from saccade.models.base import FittedModel, Images, Log
 from saccade.types.errors import DataError, UsageError

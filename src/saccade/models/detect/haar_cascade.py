@@ -33,9 +33,9 @@ from torchvision.ops import batched_nms
 
 from saccade.data.dataset import Dataset
 from saccade.data.transforms.preprocess import Preprocess
-from saccade.features.base import as_pixels, grey, resized
 from saccade.features.haar import Cascade, cascade_file, find_objects, read_opencv
 from saccade.features.haar_train import train_cascade
+from saccade.features.pixels import as_pixels, grey, resized
 from saccade.models.base import FittedModel, Images, Log
 from saccade.types.errors import DataError, UsageError
 from saccade.types.geometry import Geometry
