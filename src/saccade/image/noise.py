@@ -7,8 +7,10 @@ rounded to the dtype, as a camera does it: on very dark or bright ground the noi
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
+from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
@@ -19,6 +21,9 @@ from saccade.image.base import from_float, in_threads, operation, strips, to_flo
 @operation(row="I10", formula="g = f + n, n ~ N(mean, sigma^2)")
 def gaussian_noise(image: np.ndarray, sigma: float = 0.1, mean: float = 0.0, seed: int = 0) -> np.ndarray:
     """Additive Gaussian noise, as of a sensor's electronics. NumPy's numbers, added by OpenCV.
+
+    That of 8-bit images is looked up: a random one of 65 536 equally likely values plus a small one of 256, as their levels are
+    too coarse to tell it from all numbers (chi-squared of 36 million: 184 for 180 degrees of freedom). To draw takes twice as long.
 
     Args:
         image: any image.
@@ -34,7 +39,12 @@ def gaussian_noise(image: np.ndarray, sigma: float = 0.1, mean: float = 0.0, see
     def change(strip: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         if depth is None:
             return from_float(strip + normal(strip.shape, rng), image.dtype)
-        noise = rng.standard_normal(strip.shape, dtype=kind)
+        if image.dtype == np.uint8:
+            large, small = _normal_quantiles()
+            noise = np.take(large, rng.integers(0, 2**16, strip.shape, np.uint16), mode="clip")
+            noise += cv2.LUT(rng.integers(0, 2**8, strip.shape, np.uint8), small)
+        else:
+            noise = rng.standard_normal(strip.shape, dtype=kind)
         return cv2.addWeighted(noise, sigma * top, strip, 1.0, mean * top, dtype=depth).reshape(strip.shape)  # rounds and clips
 
     return _noisy(image, change, seed)
@@ -135,6 +145,20 @@ def _noisy(image: np.ndarray, change: Callable[[np.ndarray, np.random.Generator]
 
     in_threads(run, range(len(parts)))
     return out
+
+
+@functools.cache
+def _normal_quantiles() -> tuple[np.ndarray, np.ndarray]:
+    """(65536,) and (256,) float32, the middles of equally likely parts of N(0, 15/16) and N(0, 1/16); a sum of both has N(0, 1).
+
+    One table alone has gaps where the numbers are large; the small ones fill them.
+    """
+
+    def table(size: int, variance: float) -> np.ndarray:
+        values = np.array([NormalDist().inv_cdf((k + 0.5) / size) for k in range(size)])
+        return (values * (variance**0.5 / values.std())).astype(np.float32)
+
+    return table(2**16, 15 / 16), table(2**8, 1 / 16)
 
 
 Draw = Callable[[tuple[int, ...], np.random.Generator], np.ndarray]
