@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import ndimage, signal
-from skimage import restoration
+from skimage import data, restoration
 
 from saccade import image as ops
 from saccade.image import denoise, filters
@@ -61,6 +61,14 @@ def test_I11_wiener_is_the_formula_for_any_transfer_function_and_powers():
     expected = np.fft.ifft2(np.conj(transfer) / (np.abs(transfer) ** 2 + power) * np.fft.fft2(image)).real
     half = slice(None, 27 // 2 + 1)
     np.testing.assert_allclose(denoise.wiener_filter(image, transfer[:, half], power[:, half]), expected, atol=1e-9)
+
+
+def test_I11_wiener_without_a_word_estimates_the_noise():
+    clean = data.camera()[100:228, 100:228] / 255
+    noisy = (clean + np.random.default_rng(0).normal(0, 0.08, clean.shape)).clip(0, 1)
+    assert ops.psnr(ops.wiener(noisy), clean) > ops.psnr(noisy, clean) + 2
+    flat = np.full((40, 50, 3), 200, np.uint8)
+    assert np.array_equal(ops.wiener(flat), flat)
 
 
 def test_I11_wiener_without_noise_undoes_the_blur():

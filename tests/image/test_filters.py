@@ -138,6 +138,14 @@ def test_I6_a_motion_kernel_lies_along_its_direction():
         ("gausian:1", "did you mean 'gaussian'"),
         ("mean:4", "odd"),
         ("mean:x", "size=3"),
+        ("sharpen:nan", "amount is float, not 'nan'"),
+        ("sharpen:inf", "amount is float"),
+        ("sharpen:1e30", "amount lies in"),
+        ("gaussian:1:3.5", "size is int or none"),
+        ("motion:9:nan", "angle is float"),
+        ("weighted:3.5", "size is int, not '3.5'"),
+        ("0,1,0;1,nan,1;0,1,0", "the weights are numbers"),
+        ([[1e39] * 3] * 3, "too large"),
         ("mean:3:3:3", "size=3"),
         ("laplacian:5", "4 or 8"),
         ("derivative:sobel:z", "along x or y"),
@@ -259,6 +267,59 @@ def test_I7_ranks_of_tiny_images_with_large_windows(dtype):
         for function, rank in ((ops.minimum, np.min), (ops.maximum, np.max), (ops.median, np.median)):
             assert (function(image, size=9, border="reflect") == rank(windows, axis=(2, 3))).all()
         assert (ops.median(image, size=1) == image).all()
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "float32", "float64"])
+@pytest.mark.parametrize("size", [7, 21, 33])
+def test_I7_a_large_median_of_many_levels_is_scipys(dtype, size):
+    """By the two bytes of the ranks; with 40 000 different values and with few."""
+    random = np.random.default_rng(size)
+    top = 65535 if dtype == "uint16" else 1
+    smooth = ndimage.gaussian_filter(random.random((190, 210)), 3)
+    smooth = (smooth - smooth.min()) / np.ptp(smooth)
+    for values in (smooth, np.round(smooth * 9) / 9, random.random((50, 40))):
+        image = (np.rint(values * top) if top > 1 else values).astype(dtype)
+        expected = ndimage.median_filter(image, size, mode="nearest")
+        assert np.array_equal(ops.median(image, size=size), expected)
+
+
+def test_I7_the_largest_median_takes_no_more_than_its_image():
+    image = np.random.default_rng(0).random((90, 100)).astype(np.float32)
+    low, high = np.quantile(image, [0.49, 0.51])
+    assert low < ops.median(image, size=255, border="reflect")[45, 50] < high
+    assert (ops.median(np.full((1, 1), 0.25, np.float32), size=255, border="wrap") == 0.25).all()
+    many = np.random.default_rng(1).random((300, 300))
+    with pytest.raises(UsageError, match="at most 63 pixels, not 65"):
+        ops.median(many, size=65)
+
+
+def test_I6_sums_beyond_32_bits_are_cut_not_wrapped():
+    image = np.full((5, 5), 200, np.uint8)
+    for weight, result in ((1e9, 255), (1e25, 255), (-1e9, 0)):
+        assert (ops.correlate(image, [[weight]]) == result).all()
+        assert (ops.correlate(image.astype(np.uint16), [[weight]]) == (65535 if result else 0)).all()
+
+
+def test_I6_large_gaussians_of_8_bits_are_exact():
+    stripes = np.zeros((120, 120), np.uint8)
+    stripes[:, ::5] = 255
+    for sigma in (9.0, 40.0):
+        exact = ndimage.gaussian_filter(stripes.astype(float), sigma, mode="mirror", radius=int(4 * sigma + 0.5))
+        assert np.abs(ops.gaussian(stripes, sigma=sigma) - exact).max() <= 0.501
+        assert np.abs(ops.gaussian(stripes, sigma=sigma, border="wrap") - 51).max() <= 2
+
+
+def test_I6_windows_beyond_reason_are_wrong_use():
+    image = np.zeros((64, 48), np.uint8)
+    for call in (
+        lambda: ops.gaussian(image, sigma=1e4),
+        lambda: ops.laplacian_of_gaussian(image, sigma=1e3),
+        lambda: ops.canny(image, sigma=600),
+    ):
+        with pytest.raises(UsageError, match=r"sigma"):
+            call()
+    with pytest.raises(UsageError, match="wraps the 1x1 image too often"):
+        ops.canny(np.zeros((1, 1), np.float32), sigma=360, border="wrap")
 
 
 def test_I7_median_removes_salt_and_pepper_and_keeps_a_step():

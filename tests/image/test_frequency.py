@@ -159,9 +159,24 @@ def test_I12_hough_votes_are_counted_literally():
     canvas = np.zeros((40, 50), np.uint8)
     canvas[7, 5:36] = 255
     found = ops.find_lines(canvas, votes=31, edges=True)
-    assert found[:1].round(4).tolist() == [[7, 90, 31]]
+    assert found[:1].round(4).tolist() == [[7.5, 90, 31]]  # the row's pixel centres
     assert len(ops.find_lines(canvas, votes=32, edges=True)) == 0
     assert ops.find_lines(np.zeros((1, 1), np.uint8)).shape == (0, 3)
+
+
+def test_I12_hough_places_are_those_of_features():
+    """The centre of the first pixel is (0.5, 0.5): mirrored pictures give mirrored places."""
+    random, errors = np.random.default_rng(0), []
+    for _ in range(20):
+        y, x = np.mgrid[:120, :130] + 0.5
+        cx, cy, r = random.uniform(45, 75, 2).tolist() + [30]
+        disc = (255 / (1 + np.exp(2 * (np.hypot(x - cx, y - cy) - r)))).astype(np.uint8)
+        errors.append(ops.find_circles(disc, least=20, most=40)[0, :2] - (cx, cy))
+    assert np.abs(np.mean(errors, axis=0)).max() < 0.2
+    canvas = np.zeros((60, 80), np.uint8)
+    canvas[:, 20] = 255
+    assert ops.find_lines(canvas, votes=50, count=1, edges=True)[0, 0] == pytest.approx(20.5)
+    assert ops.find_lines(canvas[:, ::-1].copy(), votes=50, count=1, edges=True)[0, 0] == pytest.approx(59.5)
 
 
 @every_dtype
@@ -186,7 +201,7 @@ def test_I12_hough_circles_of_drawn_discs(dtype):
     image = np.zeros((120, 140))
     truth = [(40, 45, 20), (95, 70, 30)]
     for cx, cy, r in truth:
-        image = np.maximum(image, 1 / (1 + np.exp(2 * (np.hypot(x - cx, y - cy) - r))))
+        image = np.maximum(image, 1 / (1 + np.exp(2 * (np.hypot(x + 0.5 - cx, y + 0.5 - cy) - r))))
     image = (image * TOP[dtype]).astype(dtype)
     found = ops.find_circles(image, least=10, most=50)
     assert len(found) == 2
@@ -226,6 +241,7 @@ def test_I12_bad_options_are_told():
         (lambda: ops.low_pass(image, kind="box"), "ideal|butterworth|gaussian"),
         (lambda: ops.band_pass(image, low=0.3, high=0.2), "low=0.3 is not below high=0.2"),
         (lambda: ops.find_circles(image, least=9, most=4), "least=9..most=4"),
+        (lambda: ops.find_circles(image, roundness=1.0), "roundness lies between 0 and 1"),
         (lambda: ops.find_lines(image, votes=0), "votes"),
         (lambda: ops.match_histogram(image, picture(shape=(4, 4, 3))), "channels"),
         (lambda: ops.low_pass(image, border="mirror"), "border"),

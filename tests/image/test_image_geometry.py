@@ -131,16 +131,33 @@ def test_I13_warps_equal_scipy(dtype, border):
 def test_I13_affine_and_perspective_equal_scipy_and_take_a_size():
     image = smooth()
     matrix = np.array([[1.1, 0.2, -3.0], [-0.1, 0.9, 2.0], [0, 0, 1]])
+    half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])  # SciPy's pixel centres are whole numbers
     got = i.affine(image, matrix[:2], (20, 50), border="replicate")
     assert got.shape == (20, 50)
-    assert near(got, warped(image, matrix, (20, 50), mode="nearest"), image)
+    assert near(got, warped(image, np.linalg.inv(half) @ matrix @ half, (20, 50), mode="nearest"), image)
     corners = [(0, 0), (42, 0), (42, 30), (0, 30)]
     h = homography(corners, [(3, 2), (40, 5), (38, 29), (1, 25)])
     got = i.perspective(image, h, value=0.5)
-    assert near(got, warped(image, h, image.shape, value=0.5), image, 0.5)
+    assert near(got, warped(image, np.linalg.inv(half) @ h @ half, image.shape, value=0.5), image, 0.5)
     nearest = i.affine(image, matrix[:2], method="nearest", border="replicate")
     assert np.isin(nearest, image).all()
     assert i.affine(image, matrix[:2], method="bicubic").max() <= 1
+
+
+def test_I13_pixels_cover_a_unit_so_that_twice_as_large_is_resize():
+    image = smooth("float64", (20, 30))
+    twice = i.affine(image, [[2, 0, 0], [0, 2, 0]], (40, 60), border="replicate")
+    assert np.allclose(twice, i.resize(image, (40, 60)), atol=1e-6)
+    assert np.array_equal(i.affine(image, [[-1, 0, 30], [0, 1, 0]]), image[:, ::-1])  # mirrored about x = 15
+
+
+def test_I13_a_shift_wraps_however_far():
+    image = smooth("uint8", (64, 48))
+    for far in (47, -1000, 40_000, 10**9):
+        assert np.array_equal(i.shift(image, dx=far, dy=-far, border="wrap"), np.roll(image, (-far, far), (0, 1)))
+    with pytest.raises(UsageError, match="32767"):
+        i.zoom(image, 1e-4, border="reflect")
+    assert (i.shift(image, dx=1e6, value=0.2) == 51).all()
 
 
 def test_I13_a_homography_takes_its_points_there_and_back():

@@ -32,7 +32,7 @@ from typing import Any, Concatenate, Literal, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 
-from saccade.types.errors import UsageError, suggest
+from saccade.types.errors import UsageError, one_line, suggest
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -124,8 +124,9 @@ class Parameter:
 
     def _wrong(self, value: Any) -> UsageError:
         choices = _choices(self.annotation) if isinstance(value, str) else []
-        close = difflib.get_close_matches(str(value), choices, n=1)
-        return UsageError(f"{self.name} is {self.kind}, not {value!r}" + (f"; did you mean {close[0]!r}?" if close else ""))
+        close = difflib.get_close_matches(value[:100], choices, n=1) if choices else []
+        shown = one_line(f"{value!r}" if not isinstance(value, int) or abs(value) < 2**200 else "a huge number", 80)
+        return UsageError(f"{self.name} is {self.kind}, not {shown}" + (f"; did you mean {close[0]!r}?" if close else ""))
 
 
 @dataclass(frozen=True)
@@ -321,7 +322,7 @@ def _form(entry: Operation, image: Any) -> _Form:
         low, high = float(values.min()), float(values.max())
         if not (low >= 0 and high <= 1):  # also where they are NaN
             if math.isfinite(low) and math.isfinite(high):
-                raise UsageError(f"{entry.name}: a float image lies in 0..1, not in {low:.4g}..{high:.4g}; scale or clip it first")
+                raise UsageError(f"{entry.name}: a float image lies in 0..1, not in {low:.9g}..{high:.9g}; scale or clip it first")
             raise UsageError(f"{entry.name}: the image holds NaN or infinite values")
     return form
 
@@ -349,7 +350,7 @@ def _array(image: Any, form: _Form) -> np.ndarray:
     """HW or HWC, native byte order, bool as 0 and 255."""
     array: np.ndarray
     if form.tensor:
-        array = image.detach().cpu().numpy()
+        array = image.detach().cpu().resolve_neg().numpy()
         array = array if array.ndim == 2 else array.transpose(1, 2, 0)
     else:
         array = image.astype(image.dtype.newbyteorder("="), copy=False)
@@ -432,6 +433,11 @@ def by_level(array: np.ndarray, change: Callable[[np.ndarray], np.ndarray]) -> n
         return from_float(np.asarray(change(array)), array.dtype)
     top = int(white(array))
     return look_up(array, from_float(np.asarray(change(np.arange(top + 1) / top)), array.dtype))
+
+
+def clipped(values: np.ndarray) -> np.ndarray:
+    """Float values cut to 0..1 in place (also the last digit by which a mean of whites exceeds white); integers as they are."""
+    return np.clip(values, 0, 1, out=values) if values.dtype.kind == "f" else values
 
 
 def look_up(array: np.ndarray, table: np.ndarray) -> np.ndarray:
@@ -534,7 +540,7 @@ def pad(array: np.ndarray, rows: tuple[int, int], columns: tuple[int, int], bord
     """
     import cv2
 
-    fill = [float(value) * white(array)] * 4
+    fill = [float(value) * white(array)] * 4 if value else [0.0] * 4  # of any dtype
     out: np.ndarray = cv2.copyMakeBorder(array, *rows, *columns, border_names(border).opencv, value=fill)
     return out.reshape(out.shape[:2] + array.shape[2:])
 
@@ -550,14 +556,14 @@ def border_names(border: str) -> BorderNames:
     return BORDERS[border]
 
 
-def odd(size: int, name: str = "size") -> int:
+def odd(size: int, name: str = "size", most: int = LARGEST_WINDOW) -> int:
     """The side of a window.
 
     Raises:
-        UsageError: it is not odd, less than 1 or more than :data:`LARGEST_WINDOW`.
+        UsageError: it is not odd, less than 1 or more than ``most``.
     """
-    if size % 2 == 0 or not 1 <= size <= LARGEST_WINDOW:
-        raise UsageError(f"{name} is an odd number of pixels from 1 to {LARGEST_WINDOW}, not {size}")
+    if size % 2 != 1 or not 1 <= size <= most:
+        raise UsageError(f"{name} is an odd number of pixels from 1 to {most}, not {size}")
     return size
 
 
@@ -617,6 +623,7 @@ def _fit(value: Any, annotation: Any) -> Any:
                 continue
         raise ValueError
     if origin is Literal:
+        value = value.item() if isinstance(value, np.generic) else str(value) if isinstance(value, str) else value
         if any(type(value) is type(x) and value == x for x in inner):
             return value
         raise ValueError

@@ -71,7 +71,7 @@ _WAVELETS = {
 def wiener(
     image: np.ndarray,
     degradation: Kernel = "identity",
-    noise_to_signal: float = 0.01,
+    noise_to_signal: float | None = None,
     sigma: float | None = None,
     border: Border = "replicate",
 ) -> np.ndarray:
@@ -81,7 +81,8 @@ def wiener(
         image: any image.
         degradation: the kernel that blurred it, as :func:`saccade.image.filters.kernel` takes it ("motion:9:45", rows of numbers);
             "identity": only noise is removed.
-        noise_to_signal: K, the same for all frequencies.
+        noise_to_signal: K, the same for all frequencies: 0.01 unless sigma is given. Without a blur a K alone would only darken: there,
+            by default, sigma is estimated (:func:`estimate_sigma`).
         sigma: deviation of the noise. When given, K differs by frequency: the signal's power is taken to fall with the frequency
             squared, as that of natural images does (Field 1987), and to explain the image's variance beyond the noise's.
         border: a transform sees the image as periodic: other borders than "wrap" are laid around it first, blurred more and more
@@ -89,9 +90,13 @@ def wiener(
 
     For any transfer function and powers at all frequencies use :func:`wiener_filter`.
     """
-    within(noise_to_signal, 0, 1e9, "noise_to_signal")
     weights = kernel(degradation)
     blurs = np.count_nonzero(weights) > 1
+    if noise_to_signal is not None:
+        within(noise_to_signal, 0, 1e9, "noise_to_signal")
+    elif sigma is None and not blurs:
+        estimated = float(np.mean(estimate_sigma.__wrapped__(image)))  # type: ignore[attr-defined]
+        sigma, noise_to_signal = (estimated, None) if estimated > 1e-6 else (None, 0.0)
     reach = tuple(4 * side if blurs else 16 for side in weights.shape) if border_names(border) != BORDERS["wrap"] else (0, 0)
     height, width = image.shape[:2]
     shape = (height + 2 * reach[0], width + 2 * reach[1])
@@ -107,7 +112,7 @@ def wiener(
             return share * to_float(wide[rows]) + (1 - share) * blurred
 
         def inverse(rows: slice) -> np.ndarray:
-            k = noise_to_signal if sigma is None else curve * frequencies(shape, rows) ** 2
+            k = (0.01 if noise_to_signal is None else noise_to_signal) if sigma is None else curve * frequencies(shape, rows) ** 2
             return _wiener_gain(transfer(rows), k)
 
         tapered = filtered(wide, lambda rows: transfer(rows) ** 4, taper) if blurs and reach[0] else wide

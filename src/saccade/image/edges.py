@@ -17,7 +17,7 @@ from typing import Literal
 
 import numpy as np
 
-from saccade.image.base import Border, from_float, in_threads, luma, operation, strips, white, within
+from saccade.image.base import LARGEST_WINDOW, Border, from_float, in_threads, luma, operation, strips, white, within
 from saccade.image.filters import (
     DERIVATIVES,
     Output,
@@ -251,7 +251,7 @@ def _map(strength: np.ndarray, threshold: float | None, grey: np.ndarray) -> np.
 
 def _reach(sigma: float) -> int:
     """Pixels to each side that the Laplacian of a Gaussian looks at."""
-    return max(1, int(4 * within(sigma, 1e-3, 1e3, "sigma") + 0.5))
+    return max(1, int(4 * within(sigma, 1e-3, (LARGEST_WINDOW - 1) / 8, "sigma") + 0.5))
 
 
 def _log(image: np.ndarray, sigma: float, border: str) -> np.ndarray:

@@ -9,14 +9,18 @@ Conventions:
   float64 image), in units of the image's range: a step from black to white is 1 times the kernel, for every dtype.
 * x goes right, y down: ``sobel(axis="x")`` is positive where the image brightens to the right.
 
-All run in OpenCV, the fastest of those that are exact, but for the median of a large window of floats or 16 bits (SciPy).
-OpenCV smooths integers in fixed point: a Gaussian's result may be up to two levels from the exact one.
+All run in OpenCV, the fastest of those that are exact, but for the median of some windows of floats or 16 bits (SciPy).
+OpenCV smooths 8 bits in fixed point: a Gaussian of sigma up to 8 may be two levels from the exact one on photos and noise, 4.5 on
+regular stripes. Larger ones are computed in floats.
 """
 
 from __future__ import annotations
 
+import inspect
 import math
+import typing
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -24,9 +28,12 @@ import numpy as np
 from saccade.image.base import (
     LARGEST_WINDOW,
     Border,
+    Parameter,
     border_names,
+    clipped,
     each_channel,
     from_float,
+    in_range,
     in_strips,
     odd,
     operation,
@@ -34,7 +41,7 @@ from saccade.image.base import (
     white,
     within,
 )
-from saccade.types.errors import UsageError, suggest
+from saccade.types.errors import UsageError, one_line, suggest
 
 Output = Literal["same", "float"]
 Operator = Literal["sobel", "prewitt", "scharr", "roberts"]
@@ -79,8 +86,6 @@ def gaussian_kernel(sigma: float = 1.0, size: int | None = None, mean: tuple[flo
         mean: (x, y) of the top in pixels from the centre: a filter with it moves the image by the opposite.
     """
     rows = [gaussian_weights(sigma, size, m, max(abs(m) for m in mean)) for m in mean]
-    if len(rows[0]) > LARGEST_WINDOW:
-        raise UsageError(f"sigma={sigma:g} makes a kernel of {len(rows[0])} pixels a side, more than {LARGEST_WINDOW}; give its size")
     return np.outer(rows[1], rows[0])
 
 
@@ -89,6 +94,8 @@ def gaussian_weights(sigma: float, size: int | None = None, mean: float = 0.0, r
     within(sigma, 1e-3, 1e4, "sigma")
     within(reach, 0, 1e4, "mean")
     size = 2 * int(4 * sigma + reach + 0.5) + 1 if size is None else odd(size)
+    if size > LARGEST_WINDOW:
+        raise UsageError(f"sigma={sigma:g} makes a kernel of {size} pixels a side, more than {LARGEST_WINDOW}")
     exponent = -((np.arange(size) - size // 2 - mean) ** 2) / (2 * sigma**2)
     weights = np.exp(exponent - exponent.max())
     return weights / weights.sum()
@@ -100,7 +107,7 @@ def sharpen_kernel(amount: float = 1.0, neighbours: int = 4) -> np.ndarray:
     >>> sharpen_kernel().tolist()
     [[0.0, -1.0, 0.0], [-1.0, 5.0, -1.0], [0.0, -1.0, 0.0]]
     """
-    return identity_kernel() - amount * laplacian_kernel(neighbours)
+    return identity_kernel() - within(amount, -1e6, 1e6, "amount") * laplacian_kernel(neighbours)
 
 
 def laplacian_kernel(neighbours: int = 4) -> np.ndarray:
@@ -175,30 +182,42 @@ def kernel(description: Kernel) -> np.ndarray:
     [[0.0, 1.0, 0.0], [1.0, -4.0, 1.0], [0.0, 1.0, 0.0]]
     """
     if isinstance(description, str):
-        name, *arguments = description.split(":")
-        if name not in KERNELS:
-            raise UsageError(f"no kernel {name!r}{suggest(name, KERNELS)}, or rows of numbers such as 0,1,0;1,-4,1;0,1,0")
+        weights = _named(description)
+    else:
         try:
-            values = [a if name == "derivative" else int(a) if a.lstrip("+-").isdecimal() else float(a) for a in arguments]
-            return KERNELS[name](*values)
+            weights = np.array(description, dtype=np.float64)
         except (TypeError, ValueError):
-            raise UsageError(f"the kernel {description!r} has wrong arguments; known: {_usage(name)}") from None
-    try:
-        weights = np.array(description, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise UsageError("a kernel is rows of equally many numbers") from None
+            raise UsageError("a kernel is rows of equally many numbers") from None
     if weights.ndim != 2 or not weights.size:
         raise UsageError(f"a kernel is rows of equally many numbers, not of shape {weights.shape}")
     if weights.shape[0] % 2 == 0 or weights.shape[1] % 2 == 0:
         raise UsageError(f"the sides of a kernel are odd, not {weights.shape[0]}x{weights.shape[1]}")
     if not np.isfinite(weights).all():
         raise UsageError("the kernel holds NaN or infinite weights")
+    if not np.abs(weights).sum() < 1e30:
+        raise UsageError("the kernel's weights are too large")
     return weights
 
 
-def _usage(name: str) -> str:
-    import inspect
+def _named(description: str) -> np.ndarray:
+    """The weights of a name with arguments."""
+    name, *texts = description.split(":")
+    if name not in KERNELS:
+        numbers = set(name) <= set("0123456789.,;+-einfa ")
+        hint = "; the weights are numbers" if numbers else f"{suggest(name, KERNELS)}, or rows of numbers such as 0,1,0;1,-4,1;0,1,0"
+        raise UsageError(f"no kernel {one_line(name, 40)!r}{hint}")
+    function = KERNELS[name]
+    hints = typing.get_type_hints(function)
+    parameters = [Parameter(p.name, hints[p.name], p.default) for p in inspect.signature(function).parameters.values()]
+    try:
+        if len(texts) > len(parameters):
+            raise UsageError("too many arguments")
+        return function(*(parameter.read(text) for parameter, text in zip(parameters, texts, strict=False)))
+    except UsageError as error:
+        raise UsageError(f"the kernel {one_line(description, 40)!r} has wrong arguments: {error}; known: {_usage(name)}") from None
 
+
+def _usage(name: str) -> str:
     return ":".join([name, *(f"{p.name}={p.default}" for p in inspect.signature(KERNELS[name]).parameters.values())])
 
 
@@ -210,6 +229,8 @@ def framed(image: np.ndarray, reach: tuple[int, int], border: str, run: Callable
     if border != "wrap":
         return run(image, border_names(border).opencv)
     (rows, columns), (height, width) = reach, image.shape[:2]
+    if rows > max(64, 16 * height) or columns > max(64, 16 * width):
+        raise UsageError(f"a window that reaches {max(reach)} pixels wraps the {height}x{width} image too often: make it smaller")
     return run(pad(image, (rows, rows), (columns, columns), border), 1)[rows : rows + height, columns : columns + width]
 
 
@@ -223,11 +244,6 @@ def depth(image: np.ndarray) -> int:
     return 6 if image.dtype == np.float64 else 5
 
 
-def clipped(values: np.ndarray) -> np.ndarray:
-    """Float values cut to 0..1 in place (also the last digit by which a mean of whites exceeds white); integers as they are."""
-    return np.clip(values, 0, 1, out=values) if values.dtype.kind == "f" else values
-
-
 def smooth(image: np.ndarray, sigma: float, border: str = "reflect", *, size: int | None = None, floats: bool = False) -> np.ndarray:
     """A Gaussian filter of HW or HWC: dtype kept, or with ``floats`` floats on the image's own scale."""
     import cv2
@@ -235,6 +251,13 @@ def smooth(image: np.ndarray, sigma: float, border: str = "reflect", *, size: in
     row = gaussian_weights(sigma, size)
     if floats and image.dtype == np.uint8:
         return framed(image, (len(row) // 2,) * 2, border, lambda x, b: cv2.sepFilter2D(x, cv2.CV_32F, row, row, borderType=b))
+    if image.dtype == np.uint8 and len(row) > 65:  # fixed point has too few digits for so small weights
+
+        def change(strip: np.ndarray) -> np.ndarray:
+            run = partial(cv2.sepFilter2D, ddepth=cv2.CV_32F, kernelX=row, kernelY=row)
+            return np.asarray(cv2.convertScaleAbs(framed(strip, (len(row) // 2,) * 2, border, lambda x, b: run(x, borderType=b))))
+
+        return strips_within(image, change, len(row) // 2, border)
     image = image.astype(np.float32) if floats and image.dtype.kind == "u" else image
     return framed(image, (len(row) // 2,) * 2, border, lambda x, b: cv2.GaussianBlur(x, (len(row),) * 2, sigma, None, sigma, b))
 
@@ -329,6 +352,9 @@ def _correlated(image: np.ndarray, weights: np.ndarray, border: str, output: str
     if output == "float":
         scaled = weights / white(image)
         return framed(image, reach, border, lambda x, b: cv2.filter2D(x, depth(image), scaled, borderType=b))
+    if np.abs(weights).sum() * white(image) >= 2**31:  # OpenCV's sums of integers would overflow
+        exact = framed(image, reach, border, lambda x, b: cv2.filter2D(x, depth(image), weights, borderType=b))
+        return in_range(exact, image.dtype)
     return clipped(framed(image, reach, border, lambda x, b: cv2.filter2D(x, -1, weights, borderType=b)))
 
 
@@ -463,27 +489,52 @@ def maximum(image: np.ndarray, size: int = 3, border: Border = "reflect") -> np.
 def median(image: np.ndarray, size: int = 3, border: Border = "replicate") -> np.ndarray:
     """The median of each pixel's square window: removes salt and pepper and keeps edges.
 
-    OpenCV's medianBlur for uint8 of any size and for uint16 and float32 up to 5; above, and for float64, SciPy's, which is slower.
+    OpenCV's medianBlur for uint8 of any size and for uint16 and float32 up to 5; above, and for float64, SciPy's of small windows, and
+    medianBlur of the two bytes of each value's rank for large ones.
 
     Args:
         image: any image.
-        size: side of the window, odd.
+        size: side of the window, odd, up to 255; up to 63 of floats with more than 65 536 different values.
         border: what lies outside; OpenCV's own rule by default, which needs no frame around the image.
     """
     import cv2
 
-    reach, (height, width) = odd(int(within(size, 1, 255, "size"))) // 2, image.shape[:2]
+    reach, (height, width) = odd(size, most=255) // 2, image.shape[:2]
     if size == 1:
         return image.copy()
     wide = image if border == "replicate" else pad(image, (reach, reach), (reach, reach), border)
     if image.dtype == np.uint8 or (size <= 5 and image.dtype != np.float64):
         out: np.ndarray = cv2.medianBlur(wide, size)
     else:
-        from scipy import ndimage
-
-        out = each_channel(wide, lambda x: ndimage.median_filter(x, size, mode="nearest"))
+        out = each_channel(wide, lambda x: _ranked_median(x, size))
     top, left = (out.shape[0] - height) // 2, (out.shape[1] - width) // 2
     return out[top : top + height, left : left + width]
+
+
+def _ranked_median(channel: np.ndarray, size: int) -> np.ndarray:
+    """The median of (H, W) values of any dtype, replicated at the border.
+
+    A median goes through every rising map: that of the ranks' high byte is the median's high byte; among the pixels where it is ``top``,
+    the median of ``rank - 256 top``, cut to 0..255, is its low byte. SciPy's cost and memory grow with size^2 and size^4.
+    """
+    import cv2
+
+    values, ranks = np.unique(channel, return_inverse=True)
+    if size**2 <= len(values) // 128 or len(values) > 2**16:
+        if size > 63:
+            raise UsageError(f"the median of floats has a window of at most 63 pixels, not {size}; make the image 8 or 16 bits")
+        from scipy import ndimage
+
+        return np.asarray(ndimage.median_filter(channel, size, mode="nearest"))
+    ranks = ranks.reshape(channel.shape).astype(np.int32)
+    high, out, reach = cv2.medianBlur((ranks >> 8).astype(np.uint8), size), np.empty_like(ranks), size // 2
+    for top in np.unique(high):
+        there = high == top
+        rows = np.flatnonzero(there.any(1))
+        near = slice(max(0, rows[0] - reach), rows[-1] + reach + 1)
+        low = cv2.medianBlur(np.clip(ranks[near] - 256 * int(top), 0, 255).astype(np.uint8), size)
+        out[near][there[near]] = 256 * int(top) + low[there[near]].astype(np.int32)
+    return np.asarray(values[out])
 
 
 # -------------------------------------------------------------------------------------------------------- derivatives, I8

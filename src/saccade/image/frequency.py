@@ -292,7 +292,8 @@ def find_lines(
         edges: the image is an edge map or mask already: every pixel above 0 votes.
 
     Returns:
-        (N, 3) float32 rho, theta, votes: ``x cos(theta) + y sin(theta) = rho``, theta in degrees, 0 <= theta < 180, y down.
+        (N, 3) float32 rho, theta, votes: ``x cos(theta) + y sin(theta) = rho``, theta in degrees, 0 <= theta < 180, y down; the
+        centre of the first pixel is (0.5, 0.5).
     """
     import cv2
 
@@ -314,7 +315,10 @@ def find_lines(
         near = (np.abs(shift) <= apart[0]) & (np.where(turned, 180 - angle, angle) <= apart[1])
         near[0] = True
         rest = rest[~near]
-    return np.array(lines, np.float32).reshape(-1, 3)
+    out = np.array(lines, np.float32).reshape(-1, 3)
+    turn = np.radians(out[:, 1])
+    out[:, 0] += 0.5 * (np.cos(turn) + np.sin(turn))  # OpenCV's pixel centres are whole numbers
+    return out
 
 
 @operation(row="I12", formula="(x - a)^2 + (y - b)^2 = r^2, the centres and radii with most votes", gives="value")
@@ -335,24 +339,27 @@ def find_circles(
         most: radius; 0 for as large as the image.
         apart: least distance between centres.
         high: upper threshold of the edges, in units of the range; half of it is the lower one. Of Scharr's kernel: above Sobel's.
-        roundness: how much of a circle must be there, up to 1.
+        roundness: how much of a circle must be there, below 1.
         count: at most so many circles, strongest first.
 
     Returns:
-        (N, 3) float32 x, y, radius in pixels; pixel centres are whole numbers.
+        (N, 3) float32 x, y, radius in pixels; the centre of the first pixel is (0.5, 0.5).
     """
     import cv2
 
     within(least, 0, 1e5, "least")
     within(apart, 1, 1e6, "apart")
     within(high, 0.01, 15, "high")
-    within(roundness, 0, 1, "roundness", open_low=True)
+    if not 0 < roundness < 1:
+        raise UsageError(f"roundness lies between 0 and 1, both excluded, not {roundness:g}")
     within(count, 0, 1e6, "count")
     grey = from_float(to_float(luma(image)), np.uint8)
     if most and most < least:
         raise UsageError(f"the radius lies in least={least}..most={most}: nothing does")
     found = cv2.HoughCircles(grey, cv2.HOUGH_GRADIENT_ALT, 1.5, apart, None, high * 255, roundness, least, most or max(least, *grey.shape))
-    return np.zeros((0, 3), np.float32) if found is None else found.reshape(-1, found.shape[-1])[:count, :3].astype(np.float32)
+    if found is None:
+        return np.zeros((0, 3), np.float32)
+    return np.asarray(found.reshape(-1, found.shape[-1])[:count, :3] + np.array([0.5, 0.5, 0]), np.float32)
 
 
 @operation(row="I12", formula="the image with the lines of find_lines drawn on it", alpha="refuse", masks=True)
@@ -380,7 +387,7 @@ def hough_lines(
     reach = sum(image.shape[:2])
     for rho, theta, _ in find_lines(image, votes, count, degrees, apart, edges):
         c, s = math.cos(math.radians(theta)), math.sin(math.radians(theta))
-        ends = [(round(c * rho - k * s * reach), round(s * rho + k * c * reach)) for k in (-1, 1)]
+        ends = [(round(c * rho - k * s * reach - 0.5), round(s * rho + k * c * reach - 0.5)) for k in (-1, 1)]
         cv2.line(out, ends[0], ends[1], _ink(image), 1 + min(image.shape[:2]) // 400)
     return out
 
@@ -403,14 +410,14 @@ def hough_circles(
         most: radius; 0 for as large as the image.
         apart: least distance between centres.
         high: upper threshold of the edges, in units of the range.
-        roundness: how much of a circle must be there, up to 1.
+        roundness: how much of a circle must be there, below 1.
         count: at most so many circles, strongest first.
     """
     import cv2
 
     out = image.copy()
     for x, y, radius in find_circles(image, least=least, most=most, apart=apart, high=high, roundness=roundness, count=count):
-        cv2.circle(out, (round(float(x)), round(float(y))), round(float(radius)), _ink(image), 1 + min(image.shape[:2]) // 400)
+        cv2.circle(out, (round(float(x) - 0.5), round(float(y) - 0.5)), round(float(radius)), _ink(image), 1 + min(image.shape[:2]) // 400)
     return out
 
 

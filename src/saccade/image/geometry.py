@@ -1,8 +1,9 @@
 """Where pixels go: mirror, crop, shift, rotate, shear, zoom, affine, perspective, pyramids (CANON row I13).
 
-Coordinates are (x, y) in pixels with pixel centres at whole numbers, so the middle of an image is ((W-1)/2, (H-1)/2). Angles are in
-degrees, counter-clockwise as seen. A matrix maps points of the input to points of the result. What comes from outside the image is made by
-the ``border`` rule; a "constant" border has the grey level ``value`` (0..1) and alpha 0. Alpha moves with the picture.
+Coordinates are (x, y) in pixels, the centre of the first pixel at (0.5, 0.5) as everywhere in saccade, so the middle of an image is
+(W/2, H/2). Angles are in degrees, counter-clockwise as seen. A matrix maps points of the input to points of the result. What comes from
+outside the image is made by the ``border`` rule; a "constant" border has the grey level ``value`` (0..1) and alpha 0. Alpha moves with
+the picture.
 
 Warps are OpenCV's, which rounds the place from which a pixel comes to 1/32 pixel.
 """
@@ -34,7 +35,7 @@ def _fill(image: np.ndarray, value: float) -> list[float]:
 
 
 def _warp(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int], method: str, border: str, value: float) -> np.ndarray:
-    """(height, width) of the image under a 3x3 matrix from input to result coordinates."""
+    """(height, width) of the image under a 3x3 matrix from input to result indices: pixel centres at whole numbers, as in OpenCV."""
     import cv2
 
     height, width = new_size(size)
@@ -45,6 +46,9 @@ def _warp(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int], method: 
     flags = {"nearest": cv2.INTER_NEAREST, "bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}[method]
     mode, fill = border_names(border).opencv, _fill(image, value)
     if np.allclose(matrix[2], (0, 0, 1), rtol=0, atol=1e-15):
+        ends = np.linalg.inv(matrix)[:2] @ [[0, 0, width, width], [0, height, 0, height], [1, 1, 1, 1]]
+        if border in ("wrap", "reflect", "symmetric") and np.abs(ends).max() > 2**15 - 1:  # OpenCV's places have 16 bits
+            raise UsageError(f"the result shows places {np.abs(ends).max():.0f} pixels away, border={border!r} goes to {2**15 - 1}")
         out = cv2.warpAffine(image, matrix[:2], (width, height), flags=flags, borderMode=mode, borderValue=fill)
     else:
         out = cv2.warpPerspective(image, matrix, (width, height), flags=flags, borderMode=mode, borderValue=fill)
@@ -137,6 +141,8 @@ def shift(
     >>> shift(np.array([[1, 2, 3]], np.uint8), dx=1).tolist()
     [[0, 1, 2]]
     """
+    if border == "wrap":  # once around is where it was
+        dy, dx = math.fmod(dy, image.shape[0]), math.fmod(dx, image.shape[1])
     matrix = np.array([[1.0, 0, dx], [0, 1, dy], [0, 0, 1]])
     return _warp(image, matrix, (image.shape[0], image.shape[1]), method, border, value)
 
@@ -224,7 +230,7 @@ def affine(
 
     Args:
         image: any.
-        matrix: 2x3, from (x, y, 1) of the input to (x, y) of the result.
+        matrix: 2x3, from (x, y, 1) of the input to (x, y) of the result; pixel centres as the module says.
         size: (height, width) of the result; None: as the input.
         method, border, value: as the module says.
 
@@ -235,7 +241,7 @@ def affine(
     [[2, 3, 0]]
     """
     full = np.vstack([_matrix(matrix, (2, 3)), [0.0, 0.0, 1.0]])
-    return _warp(image, full, size or (image.shape[0], image.shape[1]), method, border, value)
+    return _warp(image, _of_indices(full), size or (image.shape[0], image.shape[1]), method, border, value)
 
 
 @operation(row="I13", formula="(x', y') = (u/w, v/w), (u, v, w) = H (x, y, 1)", alpha="apply")
@@ -251,14 +257,20 @@ def perspective(
 
     Args:
         image: any.
-        matrix: 3x3, from (x, y, 1) of the input to the result.
+        matrix: 3x3, from (x, y, 1) of the input to the result, as :func:`homography` and the matches of features have it.
         size: (height, width) of the result; None: as the input.
         method, border, value: as the module says.
 
     Raises:
         UsageError: the matrix is not 3x3 or cannot be inverted.
     """
-    return _warp(image, _matrix(matrix, (3, 3)), size or (image.shape[0], image.shape[1]), method, border, value)
+    return _warp(image, _of_indices(_matrix(matrix, (3, 3))), size or (image.shape[0], image.shape[1]), method, border, value)
+
+
+def _of_indices(matrix: np.ndarray) -> np.ndarray:
+    """A 3x3 matrix between points as one between indices, which are half a pixel less."""
+    half = np.array([[1.0, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
+    return np.asarray(np.linalg.inv(half) @ matrix @ half)
 
 
 def _matrix(rows: Sequence[Sequence[float]], shape: tuple[int, int]) -> np.ndarray:

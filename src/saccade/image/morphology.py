@@ -6,6 +6,7 @@ opening and closing need no reflected one. bool masks stay bool. All in OpenCV, 
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import numpy as np
@@ -44,7 +45,7 @@ def erode(image: np.ndarray, shape: Shape = "square", size: int = 3, times: int 
     """
     import cv2
 
-    return cv2.erode(image, element(shape, size), iterations=_times(times))
+    return cv2.erode(image, element(shape, size), iterations=_times(image, shape, size, times))
 
 
 @operation(row="I12", formula="g = greatest value under the element", masks=True)
@@ -59,7 +60,7 @@ def dilate(image: np.ndarray, shape: Shape = "square", size: int = 3, times: int
     """
     import cv2
 
-    return cv2.dilate(image, element(shape, size), iterations=_times(times))
+    return cv2.dilate(image, element(shape, size), iterations=_times(image, shape, size, times))
 
 
 @operation(row="I12", formula="g = dilate(erode(f))", masks=True)
@@ -128,19 +129,22 @@ def black_hat(image: np.ndarray, shape: Shape = "square", size: int = 9) -> np.n
     return np.subtract(closed, image, out=closed)
 
 
-def _times(times: int) -> int:
-    return int(within(times, 1, 10_000, "times"))
+def _times(image: np.ndarray, shape: str, size: int, times: int) -> int:
+    """How often; no more than until every pixel has seen all others, as OpenCV makes one large element of many squares."""
+    within(times, 1, 10_000, "times")
+    steps = max(image.shape[:2]) if shape == "square" else sum(image.shape[:2])
+    return min(times, math.ceil(steps / (odd(size) // 2))) if size > 1 else 1
 
 
 def _open(image: np.ndarray, shape: str, size: int, times: int) -> np.ndarray:
     import cv2
 
-    out: np.ndarray = cv2.morphologyEx(image, cv2.MORPH_OPEN, element(shape, size), iterations=_times(times))
+    out: np.ndarray = cv2.morphologyEx(image, cv2.MORPH_OPEN, element(shape, size), iterations=_times(image, shape, size, times))
     return out
 
 
 def _close(image: np.ndarray, shape: str, size: int, times: int) -> np.ndarray:
     import cv2
 
-    out: np.ndarray = cv2.morphologyEx(image, cv2.MORPH_CLOSE, element(shape, size), iterations=_times(times))
+    out: np.ndarray = cv2.morphologyEx(image, cv2.MORPH_CLOSE, element(shape, size), iterations=_times(image, shape, size, times))
     return out

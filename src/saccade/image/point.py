@@ -11,7 +11,20 @@ from collections.abc import Callable
 
 import numpy as np
 
-from saccade.image.base import by_level, each_channel, from_float, in_range, look_up, luma, operation, strips, to_float, white, within
+from saccade.image.base import (
+    by_level,
+    each_channel,
+    from_float,
+    in_range,
+    in_threads,
+    look_up,
+    luma,
+    operation,
+    pad,
+    strips,
+    white,
+    within,
+)
 from saccade.types.errors import UsageError
 
 
@@ -233,9 +246,10 @@ def equalize(image: np.ndarray) -> np.ndarray:
 
 @operation(row="I5", formula="equalisation in tiles, histograms clipped, bilinear between tiles (Zuiderveld 1994)")
 def clahe(image: np.ndarray, clip: float = 2.0, tiles: tuple[int, int] = (8, 8)) -> np.ndarray:
-    """Contrast-limited adaptive histogram equalisation (Zuiderveld 1994); of a colour image that of its luma. OpenCV.
+    """Contrast-limited adaptive histogram equalisation (Zuiderveld 1994); of a colour image that of its luma.
 
-    Floats are counted in 65536 levels.
+    OpenCV for 8 bits. It counts 16 bits in 65536 levels, of which a tile has too few pixels to clip anything: those and floats are ours,
+    by the same rule with 256 levels and straight lines between them, so that ``clip`` means the same for every dtype.
 
     Args:
         image: any.
@@ -246,15 +260,63 @@ def clahe(image: np.ndarray, clip: float = 2.0, tiles: tuple[int, int] = (8, 8))
     height, width = image.shape[:2]
     if not (min(tiles) >= 1):
         raise UsageError(f"tiles is rows,columns from 1, not {tiles[0]},{tiles[1]}")
-    import cv2
-
-    rows, columns = min(tiles[0], height), min(tiles[1], width)  # a tile has a pixel at least
-    bins = 256.0 if image.dtype == np.uint8 else 65536.0  # so many times the mean are all pixels of a tile; more overflows in OpenCV
-    engine = cv2.createCLAHE(clipLimit=min(clip, bins), tileGridSize=(columns, rows))
+    grid = (min(tiles[0], height), min(tiles[1], width))  # a tile has a pixel at least
+    limit = min(clip, 256.0)  # so many times the mean are all pixels of a tile; more overflows in OpenCV
 
     def change(grey: np.ndarray) -> np.ndarray:
-        if grey.dtype.kind == "u":
-            return np.asarray(engine.apply(grey))
-        return to_float(np.asarray(engine.apply(from_float(grey, np.uint16)))).astype(grey.dtype)
+        if grey.dtype == np.uint8:
+            import cv2
+
+            return np.asarray(cv2.createCLAHE(clipLimit=limit, tileGridSize=grid[::-1]).apply(grey))
+        return _clahe(grey, limit, grid)
 
     return _on_luma(image, change)
+
+
+def _clahe(grey: np.ndarray, limit: float, grid: tuple[int, int]) -> np.ndarray:
+    """OpenCV's CLAHE of 8 bits without its roundings, for (H, W) uint16 or floats."""
+    (height, width), scale = grey.shape, 255 / white(grey)
+    # As OpenCV: where a side is no multiple of the tiles, both are made longer.
+    more = (
+        (0, 0) if height % grid[0] == 0 and width % grid[1] == 0 else tuple(n - side % n for n, side in zip(grid, grey.shape, strict=True))
+    )
+    wide = pad(grey, (0, more[0]), (0, more[1]), "reflect")
+    rows, columns = wide.shape[0] // grid[0], wide.shape[1] // grid[1]
+    area = rows * columns
+    tables = np.empty((*grid, 257))  # the 257th, of white and no more, is the 256th
+    for y, x in np.ndindex(grid):
+        tile = wide[y * rows : (y + 1) * rows, x * columns : (x + 1) * columns]
+        counts = np.bincount(np.rint(tile * scale).astype(np.intp).ravel(), minlength=256)
+        most = max(int(limit * area / 256), 1)
+        spare = int(np.maximum(counts - most, 0).sum())
+        counts = np.minimum(counts, most) + spare // 256
+        rest = spare % 256
+        counts[: rest * (step := max(256 // max(rest, 1), 1)) : step] += 1
+        tables[y, x, :256] = np.cumsum(counts) * (255 / area)
+    tables[..., 256] = tables[..., 255]
+    flat = tables.reshape(-1)
+
+    def neighbours(side: int, size: int, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        """(index, weight) of the tile before and after each row or column."""
+        at = np.arange(side) / size - 0.5
+        first = np.floor(at)
+        share = at - first
+        return [(np.maximum(first, 0).astype(np.intp), 1 - share), (np.minimum(first + 1, count - 1).astype(np.intp), share)]
+
+    down, right = neighbours(height, rows, grid[0]), neighbours(width, columns, grid[1])
+    out = np.empty_like(grey)
+
+    def run(strip: slice) -> None:
+        level = grey[strip] * scale
+        low = level.astype(np.intp)
+        level -= low
+        total = np.zeros(low.shape)
+        for y, above in down:
+            for x, left in right:
+                place = (y[strip, None] * grid[1] + x) * 257 + low
+                begun = flat[place]
+                total += above[strip, None] * left * (begun + (flat[place + 1] - begun) * level)
+        out[strip] = in_range(total / scale, grey.dtype)
+
+    in_threads(run, strips(height, max(1, 2**17 // width)))
+    return out

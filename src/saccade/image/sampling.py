@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from saccade.image.base import in_range, look_up, operation, white, within
+from saccade.image.base import clipped, in_range, look_up, operation, white, within
 from saccade.image.point import level_counts
 from saccade.types.errors import UsageError
 
@@ -59,7 +59,7 @@ def resize(image: np.ndarray, size: tuple[int, int], method: Method = "bilinear"
         image = _blurred(image, sigma[0], sigma[1])
     code = {"nearest": cv2.INTER_NEAREST_EXACT, "bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC, "area": cv2.INTER_AREA}[method]
     out = cv2.resize(image, (width, height), interpolation=code)
-    return in_range(out, image.dtype) if method == "bicubic" and image.dtype.kind == "f" else out
+    return clipped(out)
 
 
 def _blurred(image: np.ndarray, sigma_y: float, sigma_x: float) -> np.ndarray:
@@ -96,7 +96,7 @@ def downsample(image: np.ndarray, factor: int = 2, prefilter: bool = True, sigma
         within(sigma, 0, MAX_SIDE, "sigma", open_low=True)
     if prefilter and factor > 1:
         spread = factor / 2 if sigma is None else sigma
-        image = _blurred(image, spread, spread)
+        image = clipped(_blurred(image, spread, spread))
     return image[::factor, ::factor]
 
 
@@ -206,8 +206,9 @@ def quantization_error(image: np.ndarray, levels: int = 8, rule: Rule = "round")
     >>> quantization_error(np.arange(256, dtype=np.uint8)[None], 256, "truncate")
     {'step': 1.0, 'max': 0.0, 'mean': 0.0, 'rms': 0.0}
     """
+    _checked_levels(levels)
     top = white(image) if image.dtype.kind == "u" else 255.0
-    step = top / (_checked_levels(levels) - 1) if rule == "round" else (top + 1) / levels
+    step = top / (levels - 1) if rule == "round" else (top + 1) / levels
     if image.dtype.kind == "u":  # each level once, as often as it occurs
         values = np.arange(top + 1, dtype=image.dtype)
         counts = level_counts(image)
