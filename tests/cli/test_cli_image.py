@@ -117,37 +117,77 @@ def test_I_a_broken_file_is_named_and_the_rest_goes_on(run, photos, tmp_path):
     (photos / "bad.png").write_bytes(b"no image")
     out = tmp_path / "out"
     code, lines, errors = run("invert", photos, out, "--form", "tif")
-    assert code == 1
-    assert lines == [f"3 images -> {out}, 2 failed"]
+    assert code == 0
+    assert lines == [f"3 images -> {out}, 2 skipped"]
     assert len(errors) == 2
-    assert all(e.startswith("saccade: failed: ") for e in errors)
+    assert all(e.startswith("saccade: skipped: ") for e in errors)
     assert any("1.png: cannot be decoded" in e for e in errors)
     assert any("bad.png: is no image" in e for e in errors)
     assert np.array_equal(read_array(out / "0.tif"), 255 - pixels())
     found = json.loads("".join(run("invert", photos, tmp_path / "again", "--json")[1]))
     assert len(found["written"]) == 3
-    assert len(found["failed"]) == 2
+    assert len(found["skipped"]) == 2
+    assert found["failed"] == []
+    code, lines, errors = run("invert", photos, tmp_path / "strict", "--strict")
+    assert (code, lines) == (1, [])
+    assert "1.png: cannot be decoded" in errors[0]
     code, _, errors = run("invert", photos / "bad.png", tmp_path / "x.png")
     assert code == 1
     assert errors == [f"saccade: error: {photos / 'bad.png'}: is no image of a known format"]
     assert not (tmp_path / "x.png").exists()
 
 
+def test_I_every_file_of_a_folder_has_noise_of_its_own(run, tmp_path):
+    photos, even = tmp_path / "photos", Image.new("L", (40, 40), 128)
+    photos.mkdir()
+    for k in range(3):
+        even.save(photos / f"{k}.png")
+    assert run("gaussian_noise", photos, tmp_path / "out", "--workers", 2)[0] == 0
+    noise = [read_array(tmp_path / "out" / f"{k}.png").astype(float).ravel() - 128 for k in range(3)]
+    for k in range(3):
+        assert np.array_equal(noise[k].reshape(40, 40) + 128, saccade.image.gaussian_noise(np.asarray(even), seed=k))
+        assert abs(np.corrcoef(noise[k], noise[k - 1])[0, 1]) < 0.1
+    assert run("gaussian_noise", photos / "0.png", tmp_path / "o.png", "--then", "gaussian_noise")[0] == 0
+    both = read_array(tmp_path / "o.png").astype(float) - 128
+    assert both.std() == pytest.approx(noise[0].std() * 2**0.5, rel=0.1)  # of one stream they would add up to twice as much
+
+
+def test_I_a_result_that_cannot_be_written_is_a_failure(run, photos, tmp_path):
+    (tmp_path / "out" / "1.png").mkdir(parents=True)
+    code, lines, errors = run("invert", photos, tmp_path / "out")
+    assert code == 1
+    assert lines == [f"3 images -> {tmp_path / 'out'}, 1 failed"]
+    assert errors[0].startswith(f"saccade: failed: {tmp_path / 'out' / '1.png'}")
+    (tmp_path / "file").write_text("")
+    code, lines, errors = run("invert", photos, tmp_path / "file")
+    assert (code, lines) == (2, [])
+    assert errors == [f"saccade: error: {tmp_path / 'file'} is a file, not a folder, which the results of several images need"]
+
+
+def test_I_several_results_of_one_image_are_named(run, photos, tmp_path):
+    lines = run("split", photos / "0.png", tmp_path / "s.png")[1]
+    assert lines == [f"3 images -> {tmp_path / 's-0.png'} ... s-2.png"]
+    assert run("estimate_sigma", photos / "0.png", "--then", "median")[2] == [
+        "saccade: error: estimate_sigma gives no image, so nothing can follow it"
+    ]
+
+
 def test_I_answers_go_on_after_a_broken_file(run, photos):
     (photos / "1.png").write_bytes(b"no image")
     code, lines, errors = run("bits_per_pixel", photos)
-    assert code == 1
+    assert code == 0
     assert [line.rpartition(" ")[2] for line in lines] == ["24"] * 3
-    assert errors == [f"saccade: failed: {photos / '1.png'}: is no image of a known format"]
+    assert run("bits_per_pixel", photos, "--strict")[0] == 1
+    assert errors == [f"saccade: skipped: {photos / '1.png'}: is no image of a known format"]
     assert run("bits_per_pixel", photos / "1.png")[2] == [f"saccade: error: {photos / '1.png'}: is no image of a known format"]
 
 
 def test_I_answers_go_on_after_an_image_that_does_not_fit(run, photos):
     Image.fromarray(pixels((5, 5, 3))).save(photos / "small.png")
     code, lines, errors = run("n4", photos, "--set", "row=10", "--set", "column=3")
-    assert code == 1
+    assert code == 0
     assert len(lines) == 4
-    assert errors == [f"saccade: failed: {photos / 'small.png'}: no pixel 10,3 in an image of 5x5"]
+    assert errors == [f"saccade: skipped: {photos / 'small.png'}: no pixel 10,3 in an image of 5x5"]
     code, lines, errors = run("n4", photos, "--set", "row=99", "--set", "column=3")  # fits none: the argument is wrong
     assert (code, lines) == (2, [])
     assert errors == [f"saccade: error: {photos / '0.png'}: no pixel 99,3 in an image of 20x30"]
@@ -163,7 +203,7 @@ def test_I_opencvs_lack_of_memory_is_that_of_one_file(run, photos, tmp_path, mon
     monkeypatch.setattr(workflow, "run_chain", full)
     code, _, errors = run("invert", photos / "0.png", photos / "1.png", tmp_path / "out")
     assert code == 1
-    assert errors == [f"saccade: failed: {photos / f'{k}.png'}: needs more memory than there is" for k in (0, 1)]
+    assert errors == [f"saccade: skipped: {photos / f'{k}.png'}: needs more memory than there is" for k in (0, 1)]
 
 
 def test_I_an_image_that_does_not_fit_the_operation_is_named_too(run, photos, tmp_path):
@@ -171,8 +211,8 @@ def test_I_an_image_that_does_not_fit_the_operation_is_named_too(run, photos, tm
     code, lines, errors = run(
         "crop", photos, tmp_path / "out", *["--set", "top=2", "--set", "left=0", "--set", "height=9", "--set", "width=9"]
     )
-    assert code == 1
-    assert lines[0].startswith("4 images")
+    assert code == 0
+    assert lines == [f"4 images -> {tmp_path / 'out'}, 1 skipped"]
     assert "small.png: a crop of 9x9" in errors[0]
 
 
@@ -286,6 +326,9 @@ def test_I_a_sheet_holds_the_input_and_a_labelled_picture_a_value(run, photos, t
         assert sheet.width == 4 * (270 + 6) + 6  # 11 pictures in rows of 4
     found = json.loads("\n".join(run("sheet", "median", "--over", "size=3:9:4", photos / "0.png", out, "--json")[1]))
     assert found["values"] == [3, 5, 7, 9]
+    found = json.loads("\n".join(run("sheet", "resize", "--over", "size=9,9;20,30", photos / "0.png", out, "--json")[1]))
+    assert found["values"] == [[9, 9], [20, 30]]
+    assert run("sheet", "correlate", "--over", "kernel=mean:3;mean:5;sharpen:2", photos / "0.png", out)[0] == 0
     assert run("sheet", "rotate", "--over", "border=wrap,reflect", "--set", "angle=20", photos / "0.png", out)[0] == 0
     assert run("sheet", "slice_levels", "--over", "low=0:0.5:3", "--set", "high=0.5", photos / "0.png", out)[0] == 0
 

@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperCommand
 
 from saccade.cli import options as o
-from saccade.types.errors import SaccadeError
+from saccade.types.errors import DataError, SaccadeError, one_line
 
 _RAW = "saccade.image.words"
 
@@ -31,18 +31,20 @@ def image(
     ] = None,
     then: Annotated[list[str] | None, typer.Option("--then", metavar="OP", help="An operation on the result; can be repeated.")] = None,
     over: Annotated[
-        str | None, typer.Option("--over", metavar="NAME=FIRST:LAST:COUNT", help="sheet: the parameter and its values, or NAME=A,B,C.")
+        str | None, typer.Option("--over", metavar="NAME=FIRST:LAST:COUNT", help="sheet: the parameter's values, or NAME=A,B or NAME=A;B.")
     ] = None,
     alpha: Annotated[
         bool, typer.Option("--alpha/--no-alpha", help="Keep the alpha channel where the operation allows, or drop it.")
     ] = True,
     form: Annotated[str | None, typer.Option("--form", help="Suffix of results in a folder; else that of the input.")] = None,
     workers: Annotated[int | None, typer.Option("--workers", min=0, help="Processes for a folder; never changes a result.")] = None,
+    strict: o.Strict = False,
     as_json: o.Json = False,
 ) -> None:
     """Image operations on files and folders: filters, edges, noise, colour, geometry ... EXIF turns are honoured, 16 bits and alpha kept.
 
-    An operation that gives no image (a histogram, a quality) prints its answer and takes no OUT.
+    An operation that gives no image (a histogram, a quality) prints its answer and takes no OUT. Of several images, those that cannot be
+    read or do not fit the operation are skipped and named (--strict: an error). Random operations give image k of a folder seed + k.
 
     Examples:
       saccade image list
@@ -72,7 +74,7 @@ def image(
     if operation == "histogram":
         _histogram(words, chains, alpha, as_json)
         return
-    _apply(operation, words, chains, alpha, form, workers, as_json)
+    _apply(operation, words, chains, alpha, form, workers, strict, as_json)
 
 
 def _in_order(words: list[str]) -> list[tuple[str, list[str]]]:
@@ -93,7 +95,14 @@ def _in_order(words: list[str]) -> list[tuple[str, list[str]]]:
 
 
 def _apply(
-    operation: str, words: list[str], chains: list[tuple[str, list[str]]], alpha: bool, form: str | None, workers: int | None, as_json: bool
+    operation: str,
+    words: list[str],
+    chains: list[tuple[str, list[str]]],
+    alpha: bool,
+    form: str | None,
+    workers: int | None,
+    strict: bool,
+    as_json: bool,
 ) -> None:
     from glob import has_magic
     from pathlib import Path
@@ -102,6 +111,7 @@ def _apply(
     from saccade.workflows import image as workflow
 
     steps = [workflow.make_step(name or operation, settings) for name, settings in chains]
+    workflow.check_chain(steps)
     problems: list[SaccadeError] = []
     if steps[-1].operation.gives == "value":
         if not words:
@@ -109,14 +119,14 @@ def _apply(
         if len(words) > 1 and Path(words[-1]).suffix.lower() in workflow.WRITTEN and not (Path(words[-1]).exists() or has_magic(words[-1])):
             raise UsageError(f"{steps[-1].name} prints its answer and takes no OUT; there is no image {words[-1]}")
         several = steps[0].operation.inputs == 1 and len(workflow.read_inputs(words)) > 1
-        answers = list(workflow.values(steps, words, alpha=alpha, failed=problems.append if several else None))
-        _name(problems)
+        answers = list(workflow.values(steps, words, alpha=alpha, failed=problems.append if several and not strict else None))
+        _name(problems, [])
         if as_json:
             o.emit([{"image": path, steps[-1].name: value} for path, value in answers])
         else:
             for path, value in answers:
                 typer.echo(f"{path}: {value}")
-        if problems:
+        if problems and not answers:
             raise typer.Exit(1)
         return
     if len(words) < 2 or not words[-1]:
@@ -127,21 +137,26 @@ def _apply(
         print(f"\r{done}/{count} images", end="" if done < count else "\n", file=sys.stderr, flush=True)
 
     shown = progress if sys.stderr.isatty() and not as_json and len(tasks) > 1 else None
-    several = len(tasks) > 1
+    several = len(tasks) > 1 and not strict
     written = workflow.apply(steps, tasks, alpha=alpha, workers=workers, progress=shown, failed=problems.append if several else None)
-    _name(problems)
+    sources = {one_line(path) for task in tasks for path in task.paths}
+    failed = [p for p in problems if isinstance(p, DataError) and p.path not in sources]  # what could not be written
+    skipped = [p for p in problems if p not in failed]
+    _name(skipped, failed)
     if as_json:
-        o.emit({"written": written, "failed": [str(p) for p in problems]})
+        o.emit({"written": written, "skipped": [str(p) for p in skipped], "failed": [str(p) for p in failed]})
     else:
-        place = written[0] if len(written) == 1 else words[-1]
-        typer.echo(f"{len(written)} image{'s' * (len(written) != 1)} -> {place}" + (f", {len(problems)} failed" if problems else ""))
-    if problems:
+        place = written[0] if len(written) == 1 else words[-1] if len(tasks) > 1 else f"{written[0]} ... {Path(written[-1]).name}"
+        counts = "".join(f", {len(some)} {word}" for word, some in (("skipped", skipped), ("failed", failed)) if some)
+        typer.echo(f"{len(written)} image{'s' * (len(written) != 1)} -> {place}{counts}")
+    if failed or not written:
         raise typer.Exit(1)
 
 
-def _name(problems: list[SaccadeError]) -> None:
-    for problem in problems:
-        print(f"saccade: failed: {problem}", file=sys.stderr)
+def _name(skipped: list[SaccadeError], failed: list[SaccadeError]) -> None:
+    for word, problems in (("skipped", skipped), ("failed", failed)):
+        for problem in problems:
+            print(f"saccade: {word}: {problem}", file=sys.stderr)
 
 
 def _list(words: list[str], as_json: bool) -> None:

@@ -103,11 +103,18 @@ def check_chain(steps: Sequence[Step]) -> None:
             raise UsageError(f"{later.name} takes several images, so it can only come first")
 
 
-def run_chain(steps: Sequence[Step], images: Sequence[np.ndarray]) -> Any:
-    """What the last operation gives."""
-    result = steps[0](*images)
-    for step in steps[1:]:
-        result = step(result)
+def run_chain(steps: Sequence[Step], images: Sequence[np.ndarray], index: int = 0) -> Any:
+    """What the last operation gives for file number ``index`` of many.
+
+    File k takes ``seed + k``, as image k of a batch does, and a later step that is given no seed a million more than the one before:
+    else all files, and both noises of a chain, would have the same numbers.
+    """
+    result: Any = None
+    for place, step in enumerate(steps):
+        seed = step.arguments.get("seed", 1_000_000 * place) + index
+        random = "seed" in step.operation.signature.parameters and isinstance(seed, int)
+        varied = Step(step.name, {**step.arguments, "seed": seed}) if random else step
+        result = varied(*images) if place == 0 else varied(result)
     return result
 
 
@@ -193,6 +200,7 @@ class Task:
 
     paths: tuple[str, ...]
     out: str
+    index: int = 0
 
 
 def plan(steps: Sequence[Step], inputs: Sequence[str], out: str, suffix: str | None = None) -> list[Task]:
@@ -222,7 +230,9 @@ def plan(steps: Sequence[Step], inputs: Sequence[str], out: str, suffix: str | N
     else:
         if target.suffix.lower() in WRITTEN and not target.is_dir():
             raise UsageError(f"{out} is a file's name; the results of several images need a folder")
-        tasks = [Task((path,), str(target / _named(name, suffix))) for path, name in files]
+        if target.is_file():
+            raise UsageError(f"{out} is a file, not a folder, which the results of several images need")
+        tasks = [Task((path,), str(target / _named(name, suffix)), k) for k, (path, name) in enumerate(files)]
     made: dict[str, str] = {}
     sources = {os.path.realpath(path) for path, _ in files}
     for task in tasks:
@@ -367,7 +377,7 @@ def _work(steps: Sequence[Step], task: Task, alpha: bool) -> list[str] | Saccade
     out = Path(task.out)
     try:
         try:
-            result = run_chain(steps, [load_file(path, alpha) for path in task.paths])
+            result = run_chain(steps, [load_file(path, alpha) for path in task.paths], task.index)
         except UsageError as error:
             return error if len(task.paths) != 1 else UsageError(f"{task.paths[0]}: {error}")
         if steps[-1].operation.gives == "image":
@@ -382,7 +392,7 @@ def _work(steps: Sequence[Step], task: Task, alpha: bool) -> list[str] | Saccade
     except MemoryError:
         return DataError(task.paths[0], "needs more memory than there is")
     except OSError as error:
-        return DataError(error.filename or task.out, error.strerror or one_line(error))
+        return DataError(error.filename2 or error.filename or task.out, error.strerror or one_line(error))
     except Exception as error:
         if getattr(error, "code", None) != -4:  # OpenCV's MemoryError (StsNoMem)
             raise
@@ -411,9 +421,9 @@ def values(
         raise UsageError(f"{steps[0].name} takes {count} images, not {len(files)}")
     problems: list[SaccadeError] = []
     groups = [files] if count != 1 else [[path] for path in files]
-    for group in groups:
+    for k, group in enumerate(groups):
         try:
-            answer = run_chain(steps, [load_file(path, alpha) for path in group])
+            answer = run_chain(steps, [load_file(path, alpha) for path in group], k)
         except SaccadeError as error:
             problem = UsageError(f"{group[0]}: {error}") if isinstance(error, UsageError) and len(group) == 1 else error
             if failed is None:
@@ -441,7 +451,8 @@ def _plain(value: Any) -> Any:
 
 
 def parse_over(name: str, over: str) -> tuple[str, list[Any]]:
-    """The parameter and its values: ``sigma=0.5:5:10`` (ten from 0.5 to 5) or ``border=wrap,reflect``.
+    """The parameter and its values: ``sigma=0.5:5:10`` (ten from 0.5 to 5), ``border=wrap,reflect``, or with ``;`` between values that
+    hold commas or colons: ``size=10,10;20,20``, ``kernel=mean:3;mean:5``.
 
     Raises:
         UsageError: what is given cannot be read.
@@ -450,6 +461,8 @@ def parse_over(name: str, over: str) -> tuple[str, list[Any]]:
     if not equals or not text:
         raise UsageError(f"--over takes NAME=FIRST:LAST:COUNT or NAME=VALUE,VALUE,..., not {over!r}")
     parameter = operation_named(name).parameter(key)
+    if ";" in text:
+        return key, [parameter.read(part) for part in text.split(";") if part]
     parts = text.split(":")
     if len(parts) == 1:
         return key, [parameter.read(part) for part in text.split(",")]
