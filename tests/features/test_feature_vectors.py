@@ -11,11 +11,13 @@ from skimage.feature import local_binary_pattern
 from saccade.features.backbone import BackboneFeatures
 from saccade.features.base import create_features
 from saccade.features.bow import BagOfWords
-from saccade.features.color import color_histogram
+from saccade.features.color import ColorVector, color_histogram
 from saccade.features.hog import hog
 from saccade.features.lbp import lbp_histogram, lbp_labels
+from saccade.features.multiscale import MultiscaleMaps
 from saccade.features.names import VECTORS
 from saccade.features.pixels import as_pixels, cells, in_threads, resized
+from saccade.features.vectors import HogVector, PixelVector
 from saccade.types.errors import UsageError
 
 TINY = "timm/test_resnet.r160_in1k?size=64"
@@ -82,10 +84,28 @@ def test_F9_a_description_is_read_and_checked():
             create_features(text)
     with pytest.raises(UsageError, match="no weights are published"):
         create_features("hog", pretrained=True)
-    for bad in (np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4), np.float32), np.zeros((0, 4), np.uint8)):
-        with pytest.raises(UsageError, match="uint8 image"):
-            as_pixels(bad)
+    with pytest.raises(UsageError, match="named by a text"):
+        create_features(None)
     assert set(VECTORS) == {"hog", "sift_bow", "lbp", "color", "pixels", "timm"}
+
+
+@pytest.mark.parametrize("text", EVERY)
+def test_F9_one_image_is_no_list_and_a_batch_is(text):
+    features = fitted(text)
+    batch = torch.from_numpy(np.stack([picture(seed=k) for k in range(3)])).permute(0, 3, 1, 2)
+    expected = features([picture(seed=k) for k in range(3)])
+    np.testing.assert_array_equal(features(batch), expected)
+    np.testing.assert_array_equal(features(batch.permute(0, 2, 3, 1).numpy()), expected)
+    np.testing.assert_array_equal(features([np.dstack([picture(seed=k) / 255, np.ones((60, 80))]) for k in range(3)]), expected)
+    for one in (picture(), picture()[..., 0], batch[0], Image.fromarray(picture()), "a.png", None, iter([picture()])):
+        with pytest.raises(UsageError, match="a list of images, not"):
+            features(one)
+        if "bow" in text:
+            with pytest.raises(UsageError, match="a list of images, not"):
+                features.fit(lambda one=one: [one])
+    for none in ([], batch[:0]):
+        with pytest.raises(UsageError, match="at least one image"):
+            features(none)
 
 
 def test_F9_helpers():
@@ -167,6 +187,27 @@ def test_F9_color_histogram_of_grey_and_of_cells():
     np.testing.assert_array_equal(out.max(1), 1)
 
 
+@pytest.mark.parametrize(
+    ("function", "options"),
+    [
+        *((color_histogram, options) for options in ({"space": "x"}, {"space": None}, {"bins": 0}, {"bins": 17}, {"bins": 2.5})),
+        *((color_histogram, options) for options in ({"bins": 257, "joint": False}, {"grid": 0}, {"grid": 100_000})),
+        *((lbp_histogram, options) for options in ({"radius": -1}, {"radius": 0}, {"radius": float("nan")}, {"radius": "1"})),
+        *((lbp_histogram, options) for options in ({"grid": 0}, {"grid": -1}, {"grid": 100_000}, {"grid": 1.5}, {"points": 0})),
+        (ColorVector, {"space": "x"}),
+        (HogVector, {"convention": "x"}),
+        (BagOfWords, {"norm": "l3"}),
+        (PixelVector, {"size": 2.5}),
+        (MultiscaleMaps, {"mode": "x", "architecture": "resnet18"}),
+        (BackboneFeatures, {"size": 0, "architecture": "resnet18"}),
+    ],
+)
+def test_F9_functions_and_classes_check_their_options(function, options):
+    image = () if isinstance(function, type) else (picture(),)
+    with pytest.raises(UsageError, match=f"option {next(iter(options))}="):
+        function(*image, **options)
+
+
 # -- bags of words ------------------------------------------------------------------------------------
 
 
@@ -242,6 +283,8 @@ def test_F9_no_key_point_is_a_zero_histogram_and_none_at_all_an_error():
     assert fitted("sift_bow?words=8&dense=true")([flat]).shape == (1, 8)
     with pytest.raises(UsageError, match="dense=true"):
         BagOfWords().fit(lambda: [[flat]])
+    with pytest.raises(UsageError, match="option seed=-1"):
+        BagOfWords().fit(lambda: [[flat]], seed=-1)
     with pytest.raises(UsageError, match="fit it"):
         BagOfWords()([flat])
     few = BagOfWords(words=5000)

@@ -246,15 +246,44 @@ def test_F2_wrong_use_is_said(tmp_path):
     (tmp_path / "empty.xml").write_text("<opencv_storage></opencv_storage>")
     with pytest.raises(DataError, match="no cascade of OpenCV"):
         find_objects(image, tmp_path / "empty.xml")
-    for options in ({"scale": 1}, {"neighbors": 0}, {"step": 0}):
-        with pytest.raises(UsageError, match=next(iter(options))):
+    for options in ({"scale": 1}, {"neighbors": 0}, {"neighbors": 2.5}, {"step": 0}, {"smallest": "9"}, {"scale": float("nan")}):
+        with pytest.raises(UsageError, match=f"option {next(iter(options))}="):
             find_objects(image, "face", **options)
+    with pytest.raises(UsageError, match="not NoneType"):
+        find_objects(image, None)
     with pytest.raises(UsageError, match="0 objects and 1 backgrounds"):
         train_cascade([], [noise(40, 40)])
     with pytest.raises(UsageError, match="0 windows of the backgrounds lie away"):  # no stage would let everything pass
         train_cascade([noise(24, 24)], [noise(40, 40)], avoid=[np.array([[0.0, 0, 40, 40]])], window=32)
     with pytest.raises(UsageError, match="1 objects and 0 backgrounds"):
         train_cascade([noise(24, 24)], [noise(20, 40)])
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"avoid": []}, "boxes of 0 backgrounds, but there are 1"),
+        ({"avoid": [np.zeros((0, 4)), np.zeros((0, 4))]}, "boxes of 2 backgrounds"),
+        ({"avoid": [np.zeros((2, 3))]}, r"not float64 of shape \(2, 3\)"),
+        ({"avoid": [[[0, 0, 9, np.nan]]]}, "finite"),
+        ({"seed": -1}, "option seed=-1"),
+        ({"stumps": 2.5}, "option stumps=2.5"),
+        ({"objects": noise(24, 24, 3)}, "a list of images, not an array"),
+        ({"backgrounds": noise(40, 40, 3)}, "a list of images, not an array"),
+    ],
+)
+def test_F2_wrong_options_of_training_are_said(options, said):
+    with pytest.raises(UsageError, match=said):
+        train_cascade(**({"objects": [noise(24, 24)], "backgrounds": [noise(40, 40)]} | options))
+
+
+def test_F2_training_takes_images_of_any_kind_and_boxes_as_lists():
+    small = {"window": 16, "stages": 1, "stumps": 2, "features": 50, "others": 60}
+    cut, pictures = [smile(seed=k) for k in range(10)], textures(2, 1)
+    a = train_cascade(cut, pictures, **small)
+    b = train_cascade([image / 255 for image in cut], [image[..., None] * np.uint16(257) for image in pictures], avoid=[[], []], **small)
+    np.testing.assert_array_equal(a.features, b.features)
+    np.testing.assert_array_equal(a.thresholds, b.thresholds)
 
 
 def test_F2_opencvs_face_cascade_finds_faces(real):

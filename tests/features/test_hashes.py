@@ -134,7 +134,7 @@ def test_E6_detail_tells_flat_pictures():
 
 
 @pytest.mark.parametrize(
-    "bad", [np.zeros((3, 3)), np.zeros(5, np.uint8), np.zeros((0, 4), np.uint8), np.zeros((4, 4), np.int64), None, "x"]
+    "bad", [np.zeros((3, 3)), np.zeros(5, np.uint8), np.zeros((0, 4), np.uint8), np.zeros((4, 4), np.int64), None, "x", [[1, 2], [3]]]
 )
 def test_E6_what_is_no_picture_is_refused(bad):
     with pytest.raises(UsageError):

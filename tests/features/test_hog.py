@@ -129,7 +129,30 @@ def test_hog_takes_tensors_and_says_what_it_cannot_take():
         hog(image[:10])
     with pytest.raises(UsageError, match="uint8"):
         hog(image.astype(np.float32))
-    with pytest.raises(UsageError, match="convention"):
-        hog(image, convention="lowe")
+    np.testing.assert_array_equal(hog(image / 255), hog(image))
     with pytest.raises(UsageError, match="signed"):
         hog(image, convention="skimage", signed=True)
+
+
+@pytest.mark.parametrize("convention", ["dalal", "opencv", "skimage", "course"])
+@pytest.mark.parametrize(
+    "options",
+    [{"clip": float("nan")}, {"clip": -1}, {"clip": 0}, {"clip": 1.5}, {"clip": "0.2"}, {"cell": 2.5}, {"cell": -8}]
+    + [{"block": 10**9}, {"block": None}, {"bins": float("nan")}, {"bins": 10**9}, {"bins": True}],
+)
+def test_F1_wrong_options_are_said(convention, options):
+    name = next(iter(options))
+    with pytest.raises(UsageError, match=f"option {name}="):
+        hog(picture(), convention=convention, **options)
+    if name in ("cell", "bins"):
+        with pytest.raises(UsageError, match=f"option {name}="):
+            hog_cells(picture(), **options)
+    else:
+        with pytest.raises(UsageError, match=f"option {name}="):
+            normalize_blocks(hog_cells(picture()), **options)
+
+
+@pytest.mark.parametrize("convention", ["lowe", None, ["dalal"]])
+def test_F1_the_conventions_are_named(convention):
+    with pytest.raises(UsageError, match="dalal or opencv or skimage or course"):
+        hog(picture(), convention=convention)

@@ -1,6 +1,7 @@
 """The one dataclass of key points: kinds, options, odd images, files."""
 
 import builtins
+import importlib
 import zipfile
 
 import cv2
@@ -75,13 +76,46 @@ def test_F3_pillow_images_are_seen_as_they_are_shown():
         assert np.abs(as_pixels(image).astype(int) - expected).max() <= 3
     np.testing.assert_array_equal(hog(shown), hog(expected))
     assert set(np.unique(as_pixels(Image.fromarray(picture()[..., 0] > 99)))) == {0, 255}
-    for deep in (
-        Image.fromarray(np.zeros((8, 8), np.uint16)),
-        torch.zeros(3, 8, 8, requires_grad=True),
-        torch.zeros(8, 8, dtype=torch.bfloat16),
-    ):
-        with pytest.raises(UsageError, match="uint8 image"):
-            as_pixels(deep)
+    deep = Image.fromarray(np.array([[0, 257, 65535]], np.uint16))
+    assert as_pixels(deep).tolist() == [[0, 1, 255]]
+
+
+def test_F3_16_bits_and_floats_are_rounded_to_the_nearest_of_8():
+    levels = np.arange(65536, dtype=np.uint16).reshape(256, 256)
+    expected = (2 * levels.astype(int) + 257) // 514  # 65535 = 255 * 257
+    np.testing.assert_array_equal(as_pixels(levels), expected)
+    np.testing.assert_array_equal(as_pixels(levels.astype(">u2")), expected)
+    np.testing.assert_array_equal(as_pixels(levels / 65535), expected)
+    for dtype in (np.float16, np.float32, np.float64):
+        image = np.random.default_rng(0).random((40, 50)).astype(dtype)
+        np.testing.assert_array_equal(as_pixels(image), np.rint(image.astype(np.float64) * 255))
+
+
+FORMS = {
+    "uint16": lambda image: image.astype(np.uint16) * 257,
+    "float64": lambda image: image / 255,
+    "alpha": lambda image: np.dstack([image, np.arange(image[..., 0].size, dtype=np.uint8).reshape(image.shape[:2])]),
+    "float alpha": lambda image: np.dstack([image / np.float32(255), np.ones(image.shape[:2], np.float32)]),
+    "tensor": lambda image: (torch.from_numpy(image).permute(2, 0, 1) / 255).requires_grad_(),
+    "half tensor": lambda image: (torch.from_numpy(image).permute(2, 0, 1).double() / 255).half(),
+    "bfloat16 tensor": lambda image: (torch.from_numpy(image).permute(2, 0, 1).double() / 255).bfloat16(),
+    "tensor alpha": lambda image: torch.from_numpy(np.dstack([image, image[..., 0]])).permute(2, 0, 1),
+    "pillow alpha": lambda image: Image.fromarray(np.dstack([image, image[..., 0]])),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_F3_other_forms_are_the_8_bit_image(form):
+    image = picture() // 32 * 32  # levels that bfloat16 tells apart
+    given = FORMS[form](image)
+    np.testing.assert_array_equal(as_pixels(given), image)
+    np.testing.assert_array_equal(detect(given, "surf").descriptors, detect(image, "surf").descriptors)
+    found = detect(image, "fast")
+    np.testing.assert_array_equal(found.draw(given), found.draw(image))
+    assert (image == picture() // 32 * 32).all()
+    if form != "pillow alpha":
+        two = given[[0, -1]] if isinstance(given, torch.Tensor) else given[..., [0, -1]]  # grey and alpha
+        np.testing.assert_array_equal(as_pixels(two), image[..., 0])
 
 
 def test_F3_options_come_in_the_text_or_as_keywords():
@@ -107,6 +141,8 @@ def test_F3_options_come_in_the_text_or_as_keywords():
         ("log", {"smallest": 5, "largest": 2}, "not below"),
         ("brief", {"detector": "brief"}, "another detector"),
         ("brief", {"detector": "bried"}, "did you mean 'brief'"),
+        (None, {}, "named by a text .* not by NoneType"),
+        (["sift"], {}, "not by list"),
     ],
 )
 def test_F3_wrong_use_says_what_is_known(kind, options, message):
@@ -114,10 +150,59 @@ def test_F3_wrong_use_says_what_is_known(kind, options, message):
         detect(picture(40, 40), kind, **options)
 
 
-@pytest.mark.parametrize("image", [np.zeros((8, 8)), np.zeros((8, 8, 4), np.uint8), np.zeros((0, 5), np.uint8), None, "a.png"])
-def test_F3_what_is_no_image_is_said(image):
-    with pytest.raises(UsageError, match="uint8 image"):
-        detect(image, "surf")
+@pytest.mark.parametrize(
+    ("module", "name", "options"),
+    [
+        ("sift", "sift", {"layers": 2.5}),
+        ("sift", "sift", {"sigma": "1.6"}),
+        ("sift", "sift", {"limit": 2.5}),
+        ("surf", "surf", {"octaves": 1.5}),
+        ("surf", "surf", {"limit": 0}),
+        ("orb", "orb", {"rank": "best"}),
+        ("orb", "orb", {"limit": 10**5000}),
+        ("fast", "fast", {"circle": "9-16"}),
+        ("fast", "fast", {"threshold": None}),
+        ("corners", "log", {"polarity": "grey"}),
+        ("corners", "harris", {"distance": True}),
+        ("brief", "brief", {"detector": None}),
+    ],
+)
+def test_F3_functions_called_directly_check_their_options(module, name, options):
+    function = getattr(importlib.import_module(f"saccade.features.{module}"), name)
+    with pytest.raises(UsageError, match="named by a text" if name == "brief" else f"option {next(iter(options))}="):
+        function(picture(40, 40), **options)
+
+
+@pytest.mark.parametrize("function", [lambda image: detect(image, "surf"), hog, detect(picture(), "fast").draw])
+@pytest.mark.parametrize(
+    ("image", "said"),
+    [
+        (np.full((8, 8), 1.5), r"floats in 1\.5\.\.1\.5"),
+        (np.array([[0.5, -0.1]], np.float32), "floats in -0"),
+        (np.array([[0.5, np.nan]]), "floats in nan"),
+        (torch.tensor([[0.5, np.inf]]), r"\.\.inf"),
+        *((np.zeros((8, 8), dtype), f"not {dtype} of shape") for dtype in ("int64", "int8", "bool", "complex64", "object")),
+        (torch.zeros(8, 8, dtype=torch.int32), "not int32"),
+        (torch.zeros(8, 8).to_sparse(), "not this Tensor"),
+        (torch.zeros(8, 8, device="meta"), "not this Tensor"),
+        (np.zeros((8, 8, 5), np.uint8), r"not uint8 of shape \(8, 8, 5\)$"),
+        (np.zeros((8, 8, 0), np.uint8), "8, 8, 0"),
+        (np.zeros((3, 8, 9), np.uint8), r"channels last, image\.transpose\(1, 2, 0\)"),
+        (torch.zeros(8, 9, 3), r"channels first, image\.permute\(2, 0, 1\)"),
+        (torch.zeros(2, 3, 8, 8), "one by one"),
+        (np.zeros((1, 8, 8, 3), np.uint8), "one by one"),
+        ([np.zeros((8, 3), np.uint8)] * 8, "not a list: give the images one by one"),
+        ([[1, 2], [3]], "not a list"),
+        (np.zeros((0, 5), np.uint8), r"\(0, 5\)"),
+        (np.zeros(5, np.uint8), r"\(5,\)"),
+        (None, "not NoneType"),
+        ("a.png", "not str"),
+    ],
+)
+def test_F3_what_is_no_image_is_said(function, image, said):
+    with pytest.raises(UsageError, match=said) as raised:
+        function(image)
+    assert "NumPy array HW or HWC, or a tensor HW or CHW, with 1 to 4 channels, of uint8, uint16 or floats in 0..1" in str(raised.value)
 
 
 @pytest.mark.parametrize("kind", ["sift", "orb", "harris"])

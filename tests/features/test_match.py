@@ -5,6 +5,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from saccade.features.keypoints import Keypoints, detect, no_keypoints
@@ -98,6 +99,41 @@ def test_F7_wrong_use_is_said():
             match(detect(image, "surf"), detect(image, "surf"), **options)
 
 
+@pytest.mark.parametrize(
+    ("a", "b", "said"),
+    [
+        (np.eye(6, 2)[:5], np.eye(6, 2), "5 places in a, but 6 in b"),
+        (np.zeros((6, 3)), np.zeros((6, 2)), r"not float64 of shape \(6, 3\)"),
+        (np.zeros((6, 2)), np.zeros(12), r"\(12,\)"),
+        (np.full((6, 2), np.nan), np.zeros((6, 2)), "not NaN"),
+        (np.zeros((2, 2)), np.full((2, 2), np.inf), "not NaN or infinite"),
+        (np.zeros((6, 2), complex), np.zeros((6, 2)), "complex128"),
+        ([[0, 0], [1]], np.zeros((2, 2)), "not this list"),
+        (None, np.zeros((2, 2)), "not object"),
+    ],
+)
+def test_F7_places_that_are_no_pairs_are_said(a, b, said):
+    with pytest.raises(UsageError, match=said):
+        fit_homography(a, b)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"iterations": 2**40}, {"iterations": 2.5}, {"threshold": np.inf}, {"threshold": "1"}, {"confidence": np.nan}, {"seed": 1.5}]
+    + [{"seed": -1}, {"iterations": None}, {"confidence": 0}],
+)
+def test_F7_wrong_options_of_the_fit_are_said(options):
+    with pytest.raises(UsageError, match=f"option {next(iter(options))}="):
+        fit_homography(np.zeros((0, 2)), np.zeros((0, 2)), **options)
+
+
+@pytest.mark.parametrize("options", [{"ratio": None}, {"ratio": np.nan}, {"farthest": -1}, {"farthest": np.nan}, {"farthest": "9"}])
+def test_F7_wrong_options_of_the_matching_are_said(options):
+    some = points(np.eye(4, dtype=np.float32))
+    with pytest.raises(UsageError, match=f"option {next(iter(options))}="):
+        nearest_pairs(some, some, **options)
+
+
 TRUTH = np.array([[0.9, -0.2, 30], [0.15, 1.05, -12], [3e-4, -2e-4, 1]])
 
 
@@ -114,6 +150,17 @@ def test_F7_ransac_finds_the_homography_among_outliers():
     again, same = fit_homography(a, b, threshold=1.5, seed=7)
     np.testing.assert_array_equal(found, again)
     np.testing.assert_array_equal(inliers, same)
+
+
+@pytest.mark.parametrize("form", [lambda p: p.tolist(), torch.from_numpy, lambda p: torch.tensor(p, requires_grad=True)])
+def test_F7_places_are_lists_or_tensors_too(form):
+    a = np.random.default_rng(0).integers(0, 400, (40, 2)).astype(np.float64)
+    b = project(TRUTH, a)
+    expected, all_fit = fit_homography(a, b)
+    assert all_fit.all()
+    found, inliers = fit_homography(form(a), form(b))
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(inliers, all_fit)
 
 
 @pytest.mark.parametrize(
@@ -195,6 +242,11 @@ def test_F7_drawn_lines_join_the_pairs():
     assert picture.shape == (100, 200, 3)
     assert (picture[40, 60:140, 1] > 180).mean() > 0.9  # from (50.5, 40.5) to (154.5, 40.5)
     assert not draw_matches(np.zeros((100, 100), np.uint8), np.zeros((100, 100), np.uint8), found, most=0).any()
+    np.testing.assert_array_equal(draw_matches(np.zeros((100, 100, 4)), torch.zeros(3, 100, 100), found), picture)
+    with pytest.raises(UsageError, match="features take an image"):
+        draw_matches(np.zeros((100, 100)), "b.png", found)
+    with pytest.raises(UsageError, match="option most=-1"):
+        draw_matches(np.zeros((100, 100)), np.zeros((100, 100)), found, most=-1)
 
 
 def circles(places, sizes):

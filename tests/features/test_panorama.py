@@ -112,6 +112,31 @@ def test_F7_wrong_use_of_panoramas():
         make_panorama([picture, picture.astype(float)])
 
 
+@pytest.mark.parametrize(
+    ("count", "options", "said"),
+    [
+        (None, {}, r"a list of images, not an array of shape \(60, 80, 3\)"),
+        (0, {}, "two views or more, not 0"),
+        (2, {"names": ["a"]}, "1 names of 2 views"),
+        (2, {"names": ["a", "b", "c"]}, "3 names of 2 views"),
+        (2, {"reference": 0.5}, "option reference=0.5"),
+        (2, {"kind": None}, "named by a text"),
+        (2, {"seed": -1}, "option seed=-1"),
+    ],
+)
+def test_F7_wrong_lists_and_options_of_panoramas(count, options, said):
+    picture = scene(60, 80)
+    with pytest.raises(UsageError, match=said):
+        make_panorama(picture if count is None else [picture] * count, **options)
+
+
+def test_F7_a_batch_of_floats_is_a_list_of_views():
+    picture = scene()
+    views = np.stack([picture[:, :270], picture[:, 150:]])
+    expected = make_panorama(list(views)).image
+    np.testing.assert_array_equal(make_panorama(views / 255).image, expected)
+
+
 def test_F7_a_view_behind_the_horizon_is_an_error(monkeypatch):
     picture = scene()
     real_match = make_panorama.__globals__["match"]

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from saccade.features.base import FeatureExtractor
-from saccade.features.names import check_range
-from saccade.features.pixels import as_pixels, in_threads, resized
+from saccade.features.names import check_whole
+from saccade.features.pixels import as_images, as_pixels, in_threads, resized
 from saccade.layers.backbones import check_backbone
 from saccade.types.errors import UsageError
 
@@ -58,7 +58,7 @@ class Backbone(FeatureExtractor):
                 raise UsageError(f"the network takes {self.channels} channels, not {len(planes)}")
             return planes
 
-        tensors = in_threads(prepare, images)
+        tensors = in_threads(prepare, as_images(images))
         parts = (torch.stack(tensors[k : k + BATCH]).to(device) for k in range(0, len(tensors), BATCH))
         return [(part.float() / 255 - self.mean.to(device)) / self.std.to(device) for part in parts]
 
@@ -78,7 +78,7 @@ class BackboneFeatures(Backbone):
         import timm
 
         check_backbone(architecture, option="features: ")
-        check_range(8, 4096, size=size or 8)
+        check_whole(8, 4096, size=8 if size is None else size)
         extra: dict[str, Any] = {"img_size": size} if size else {}
         try:
             try:

@@ -22,8 +22,8 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import nn
 
-from saccade.features.names import VECTORS, read_options
-from saccade.features.pixels import as_pixels, in_threads
+from saccade.features.names import VECTORS, read_options, split_kind
+from saccade.features.pixels import as_images, as_pixels, in_threads
 from saccade.types.errors import UsageError, suggest
 
 Batches = Callable[[], Iterable[Sequence[Any]]]
@@ -55,8 +55,12 @@ class FeatureExtractor(nn.Module):
         """
 
     def forward(self, images: Sequence[Any]) -> np.ndarray:
-        """(N, D) float32 of N images, each as :func:`as_pixels` takes it."""
-        vectors = in_threads(lambda image: self.vector(as_pixels(image)), images)
+        """(N, D) float32 of a list of N images, each as :func:`as_pixels` takes it, or of a batch (N, C, H, W) as a tensor.
+
+        Raises:
+            UsageError: no list, or something in it that is no image.
+        """
+        vectors = in_threads(lambda image: self.vector(as_pixels(image)), as_images(images))
         return np.stack(vectors).astype(np.float32, copy=False)
 
     def vector(self, pixels: np.ndarray) -> np.ndarray:
@@ -78,7 +82,7 @@ def create_features(text: str, *, in_chans: int = 3, pretrained: bool = False) -
     >>> create_features("pixels?size=4")([np.zeros((9, 7, 3), np.uint8)]).shape
     (1, 16)
     """
-    name, _, query = text.partition("?")
+    name, query = split_kind(text)
     kind, slash, architecture = name.partition("/")
     if kind not in VECTORS or bool(slash) != (kind == "timm"):
         known = [k for k in VECTORS if k != "timm"] + ["timm/NAME"]

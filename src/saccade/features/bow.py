@@ -18,12 +18,14 @@ import torch
 from torch import Tensor
 
 from saccade.features.base import Batches, FeatureExtractor
-from saccade.features.names import check_range
-from saccade.features.pixels import as_pixels, grey, in_threads
+from saccade.features.names import check_choice, check_whole
+from saccade.features.pixels import as_images, as_pixels, grey, in_threads
 from saccade.types.errors import UsageError
 
 SAMPLE = 40_000
 """Descriptors that the vocabulary is learned from, at most."""
+
+Norm = Literal["hellinger", "l2"]
 
 
 class BagOfWords(FeatureExtractor):
@@ -53,14 +55,15 @@ class BagOfWords(FeatureExtractor):
         step: int = 8,
         patch: int = 16,
         levels: int = 0,
-        norm: Literal["hellinger", "l2"] = "hellinger",
+        norm: Norm = "hellinger",
         tfidf: bool = False,
         size: int = 128,
     ) -> None:
-        check_range(2, 100_000, words=words)
-        check_range(2, 256, step=step, patch=patch)
-        check_range(0, 4, levels=levels)
-        check_range(8, 2048, size=size)
+        check_whole(2, 100_000, words=words)
+        check_whole(2, 256, step=step, patch=patch)
+        check_whole(0, 4, levels=levels)
+        check_whole(8, 2048, size=size)
+        check_choice(Norm, norm=norm)
         super().__init__(mode="shortest", size=(size, 4 * size))
         self.words, self.dense, self.step, self.patch = words, dense, step, patch
         self.levels, self.norm, self.tfidf = levels, norm, tfidf
@@ -93,10 +96,11 @@ class BagOfWords(FeatureExtractor):
         """Learn the vocabulary from descriptors of all images (at most :data:`SAMPLE`, at random), and the words' weights."""
         from sklearn.cluster import MiniBatchKMeans
 
+        check_whole(0, None, seed=seed)
         rng = np.random.default_rng(seed)
         pool, rate = np.zeros((0, 128), np.float32), 1.0
         for images in batches():
-            found = [values for _, values in in_threads(lambda image: self.describe(as_pixels(image)), images)]
+            found = [values for _, values in in_threads(lambda image: self.describe(as_pixels(image)), as_images(images))]
             new = np.concatenate(found)
             pool = np.concatenate([pool, new[rng.random(len(new)) < rate]])
             while len(pool) > 4 * SAMPLE:  # bounded memory, and every descriptor has the same chance to stay
@@ -114,7 +118,7 @@ class BagOfWords(FeatureExtractor):
         if self.tfidf:
             images_with, count = np.zeros(len(words)), 0
             for images in batches():
-                for held in in_threads(lambda image: np.unique(self.nearest(self.describe(as_pixels(image))[1])), images):
+                for held in in_threads(lambda image: np.unique(self.nearest(self.describe(as_pixels(image))[1])), as_images(images)):
                     images_with[held] += 1
                     count += 1
             self.idf = torch.from_numpy(np.log(count / np.maximum(images_with, 1))).float().to(device)

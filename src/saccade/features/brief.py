@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from saccade.features.keypoints import Keypoints, detect, no_keypoints, to_opencv
+from saccade.features.names import split_kind
 from saccade.features.pixels import as_pixels, grey
 from saccade.types.errors import UsageError
 
@@ -27,7 +28,7 @@ def brief(image: Any, *, detector: str = "fast", limit: int | None = None) -> Ke
         Descriptors (N, 32) uint8; the angles, if the detector gave any, are not used.
     """
     pixels = as_pixels(image)
-    if detector.partition("?")[0] == "brief":
+    if split_kind(detector)[0] == "brief":
         raise UsageError("the features' option detector='brief': BRIEF describes what another detector finds, such as fast")
     return describe_brief(pixels, detect(pixels, detector)).strongest(limit)
 

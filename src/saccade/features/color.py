@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from saccade.features.base import FeatureExtractor
-from saccade.features.names import check_range
+from saccade.features.names import check_choice, check_whole
 from saccade.features.pixels import as_pixels, cells
 
 Space = Literal["hsv", "rgb"]
@@ -21,17 +21,21 @@ def color_histogram(image: Any, *, space: Space = "hsv", bins: int = 8, joint: b
     """Shares of the colours in each cell of a grid.
 
     Args:
-        image: (H, W[, 3]) uint8 array, (C, H, W) uint8 tensor or Pillow image.
+        image: as :func:`saccade.features.pixels.as_pixels` takes it.
         space: "hsv" (OpenCV's 8-bit one: hue in 0..180) or "rgb"; a grey image has its one channel in both.
-        bins: equal ranges a channel.
+        bins: equal ranges a channel, 1 to 16, or to 256 where each channel is counted by itself.
         joint: count combinations of the channels (bins^3, the first channel slowest) rather than each by itself (3 bins).
-        grid: cells along each side.
+        grid: cells along each side, 1 to 32.
 
     Returns:
         (grid^2 bins^C,) or (grid^2 C bins,) float32, cell by cell; each histogram sums to 1, and is zero where a cell has no pixel.
+
+    Raises:
+        UsageError: no such image, or an option that cannot be.
     """
     import cv2
 
+    _check(space, bins, joint, grid)
     pixels = as_pixels(image)
     tops = [256, 256, 256]
     if pixels.ndim == 3 and space == "hsv":
@@ -53,6 +57,12 @@ def _shares(where: np.ndarray, index: np.ndarray, parts: int, bins: int) -> np.n
     return (counts / np.maximum(counts.sum(1, keepdims=True), 1)).astype(np.float32)
 
 
+def _check(space: Space, bins: int, joint: bool, grid: int) -> None:
+    check_choice(Space, space=space)
+    check_whole(1, 16 if joint else 256, bins=bins)
+    check_whole(1, 32, grid=grid)
+
+
 class ColorVector(FeatureExtractor):
     """:func:`color_histogram` of an image whose short side is shrunk to at most ``size`` pixels; other options as there."""
 
@@ -61,9 +71,8 @@ class ColorVector(FeatureExtractor):
     def __init__(
         self, *, in_chans: int = 3, space: Space = "hsv", bins: int = 8, joint: bool = True, grid: int = 1, size: int = 128
     ) -> None:
-        check_range(1, 16 if joint else 256, bins=bins)
-        check_range(1, 32, grid=grid)
-        check_range(8, 4096, size=size)
+        _check(space, bins, joint, grid)
+        check_whole(8, 4096, size=size)
         super().__init__(mode="shortest", size=(size, 4 * size), upscale=False)
         self.space: Space = space
         self.bins, self.joint, self.grid = bins, joint, grid

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from saccade.features.keypoints import Keypoints, no_keypoints
-from saccade.features.names import check_range
+from saccade.features.names import check_choice, check_range, check_whole
 from saccade.features.peaks import peaks, refine
 from saccade.features.pixels import as_pixels, grey
 from saccade.types.errors import UsageError
@@ -70,7 +70,7 @@ def _corners(image: Any, kind: str, k: float | None, sigma: float, quality: floa
     import cv2
 
     check_range(0, 1, quality=quality)
-    check_range(1, 100, distance=distance)
+    check_whole(1, 100, distance=distance)
     response = corner_response(image, k, sigma)
     height, width = response.shape
     greatest = float(response.max())
@@ -179,6 +179,7 @@ def laplacian(values: np.ndarray, sigma: float) -> np.ndarray:
 
 def _blobs(stack: np.ndarray, sigmas: np.ndarray, kind: str, threshold: float, polarity: Polarity) -> Keypoints:
     check_range(0, 10, threshold=threshold)
+    check_choice(Polarity, polarity=polarity)
     stack = np.ascontiguousarray(stack, np.float32)
     sides = {"bright": (1,), "dark": (-1,), "both": (1, -1)}[polarity]
     # Plain rounding errors are no blobs.
@@ -201,7 +202,7 @@ def _blobs(stack: np.ndarray, sigmas: np.ndarray, kind: str, threshold: float, p
 def _sigmas(smallest: float, largest: float, layers: int) -> np.ndarray:
     """Scales from below the smallest to above the largest, so that both ends can be maxima."""
     check_range(0.3, 1000, smallest=smallest, largest=largest)
-    check_range(1, 32, layers=layers)
+    check_whole(1, 32, layers=layers)
     if largest < smallest:
         raise UsageError(f"the features' options smallest={smallest} and largest={largest}: the largest scale is not below the smallest")
     count = math.ceil(layers * math.log2(largest / smallest) - 1e-9)

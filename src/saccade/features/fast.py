@@ -9,8 +9,10 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from saccade.features.keypoints import Keypoints, from_opencv
-from saccade.features.names import check_range
+from saccade.features.names import check_choice, check_whole
 from saccade.features.pixels import as_pixels, grey
+
+Circle = Literal["9_16", "7_12", "5_8"]
 
 
 def fast(
@@ -18,7 +20,7 @@ def fast(
     *,
     threshold: int = 20,
     suppress: bool = True,
-    circle: Literal["9_16", "7_12", "5_8"] = "9_16",
+    circle: Circle = "9_16",
     limit: int | None = None,
 ) -> Keypoints:
     """FAST corners at whole pixels, without angle and descriptor.
@@ -32,7 +34,8 @@ def fast(
     """
     import cv2
 
-    check_range(0, 255, threshold=threshold)
+    check_whole(0, 255, threshold=threshold)
+    check_choice(Circle, circle=circle)
     pixels = grey(as_pixels(image))
     form = {
         "9_16": cv2.FAST_FEATURE_DETECTOR_TYPE_9_16,

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from saccade.features.names import check_range
+from saccade.features.names import check_range, check_whole
 from saccade.features.pixels import as_pixels, grey
 from saccade.types.errors import DataError, UsageError, suggest
 from saccade.types.files import atomic
@@ -222,7 +222,7 @@ def find_objects(
     """Objects in an image at all sizes.
 
     Args:
-        image: (H, W) or (H, W, 3) uint8 RGB array, (1 or 3, H, W) uint8 tensor, or Pillow image; colour is turned to grey.
+        image: as :func:`saccade.features.pixels.as_pixels` takes it; colour is turned to grey.
         cascade: a name of :func:`published`, the path of an XML file or what :func:`read_opencv` gave, run by OpenCV; or a
             :class:`Cascade` or its ``.npz``.
         scale: between neighbouring sizes.
@@ -240,9 +240,9 @@ def find_objects(
     import cv2
 
     check_range(1.01, 4, scale=scale)
-    check_range(1, 100, neighbors=neighbors)
-    check_range(0, 100_000, smallest=smallest)
-    check_range(1, 64, step=step)
+    check_whole(1, 100, neighbors=neighbors)
+    check_whole(0, 100_000, smallest=smallest)
+    check_whole(1, 64, step=step)
     pixels = grey(as_pixels(image))
     found = _load(cascade)
     if isinstance(found, Cascade):
@@ -319,7 +319,11 @@ def read_opencv(path: str | Path) -> cv2.CascadeClassifier:
 
 def _load(cascade: str | Path | Cascade | cv2.CascadeClassifier) -> Any:
     """A Cascade, or OpenCV's classifier."""
-    if not isinstance(cascade, (str, Path)):
+    import cv2
+
+    if isinstance(cascade, (Cascade, cv2.CascadeClassifier)):
         return cascade
+    if not isinstance(cascade, (str, Path)):
+        raise UsageError(f"a cascade is a name, a file, a Cascade or what read_opencv gave, not {type(cascade).__name__}")
     path = cascade_file(cascade)
     return Cascade.load(path) if path.suffix.lower() == ".npz" else read_opencv(path)

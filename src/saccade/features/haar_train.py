@@ -15,8 +15,8 @@ import torch
 
 from saccade.boxes.iou import pairwise_iou
 from saccade.features.haar import Cascade, all_features, normalised_values
-from saccade.features.names import check_range
-from saccade.features.pixels import as_pixels, grey, resized
+from saccade.features.names import check_range, check_whole
+from saccade.features.pixels import as_images, as_pixels, grey, plain_array, resized
 from saccade.types.errors import UsageError
 
 STEP = 3
@@ -57,7 +57,8 @@ def train_cascade(
     """A cascade that tells cut-out objects from windows of pictures without them.
 
     Args:
-        objects: cut-outs, resized to the window. backgrounds: pictures, those at least as large as the window are used.
+        objects: cut-outs, resized to the window. backgrounds: pictures, those at least as large as the window are used. Lists of
+            images, each as :func:`saccade.features.pixels.as_pixels` takes it; colour is turned to grey.
         avoid: (n, 4) XYXY boxes of each background that no window is taken at (with an IoU of 0.3 or more): the objects in it.
             None where no background has an object.
         window: side in pixels.
@@ -71,17 +72,22 @@ def train_cascade(
         say: sees a line a stage.
 
     Raises:
-        UsageError: no objects, no background that holds a window, or an option that cannot be.
+        UsageError: no objects, no background that holds a window, boxes that are not one array (n, 4) for each background, or an
+            option that cannot be.
     """
-    check_range(8, 64, window=window)
-    check_range(1, 100, stages=stages)
+    check_whole(8, 64, window=window)
+    check_whole(1, 100, stages=stages)
     check_range(0.5, 1, hit_rate=hit_rate)
     check_range(0.01, 0.99, false_rate=false_rate)
-    check_range(1, 10_000, stumps=stumps)
-    check_range(10, 1_000_000, features=features, others=others)
+    check_whole(1, 10_000, stumps=stumps)
+    check_whole(10, 1_000_000, features=features, others=others)
+    check_whole(0, None, seed=seed)
+    backgrounds = as_images(backgrounds, empty=True)
+    free = [np.zeros((0, 4))] * len(backgrounds) if avoid is None else [_boxes(boxes) for boxes in avoid]
+    if len(free) != len(backgrounds):
+        raise UsageError(f"avoid holds boxes of {len(free)} backgrounds, but there are {len(backgrounds)}: one array (n, 4) for each")
     rng = np.random.default_rng(seed)
-    cut = [resized(grey(as_pixels(image)), (window, window)) for image in objects]
-    free = [np.zeros((0, 4))] * len(backgrounds) if avoid is None else avoid
+    cut = [resized(grey(as_pixels(image)), (window, window)) for image in as_images(objects, empty=True)]
     large = [(grey(as_pixels(image)), boxes) for image, boxes in zip(backgrounds, free, strict=True)]
     large = [(pixels, boxes) for pixels, boxes in large if min(pixels.shape) >= window]
     pictures, taken = [pixels for pixels, _ in large], [boxes for _, boxes in large]
@@ -121,6 +127,17 @@ def train_cascade(
         kept, passed = cascade.passes(positives).mean(), cascade.passes(negatives).mean()
         say(f"stage {stage + 1}: {len(found)} stumps keep {kept:.4f} of {len(positives)} objects, {passed:.3f} of {len(negatives)} others")
     return cascade
+
+
+def _boxes(boxes: Any) -> np.ndarray:
+    """(n, 4) float64; n = 0 of an empty list."""
+    accepted = "avoid holds boxes (n, 4) of finite numbers for each background"
+    array = plain_array(boxes, accepted)
+    if array.size == 0:
+        return np.zeros((0, 4))
+    if array.ndim != 2 or array.shape[1] != 4 or array.dtype.kind not in "iuf" or not np.isfinite(array).all():
+        raise UsageError(f"{accepted}; not {array.dtype} of shape {array.shape}")
+    return array.astype(np.float64)
 
 
 def boost(

@@ -25,6 +25,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from saccade.features.pixels import plain_array
 from saccade.types.errors import UsageError
 
 SIDE = 32
@@ -179,9 +180,10 @@ def _pack(bits: np.ndarray) -> np.ndarray:
 
 
 def _grey(images: Any) -> np.ndarray:
-    pixels = np.asarray(images)
+    accepted = "hashes are of grey pictures (..., H, W) uint8"
+    pixels = plain_array(images, accepted)
     if pixels.ndim < 2 or pixels.dtype != np.uint8 or not all(pixels.shape[-2:]):
-        raise UsageError(f"hashes are of grey pictures (..., H, W) uint8, not {pixels.shape} {pixels.dtype}")
+        raise UsageError(f"{accepted}, not {pixels.shape} {pixels.dtype}")
     return pixels
 
 

@@ -26,7 +26,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from saccade.features.pixels import plain_array
+from saccade.features.names import check_choice, check_range, check_whole
+from saccade.features.pixels import as_pixels
 from saccade.types.errors import UsageError
 
 Convention = Literal["dalal", "opencv", "skimage", "course"]
@@ -45,14 +46,14 @@ def hog(
     """The descriptor of a whole image as one vector, in the convention's own order.
 
     Args:
-        image: (H, W[, 3]) uint8 array, (C, H, W) uint8 tensor or Pillow image; what exceeds whole cells is ignored.
+        image: as :func:`saccade.features.pixels.as_pixels` takes it; what exceeds whole cells is ignored.
         convention, cell, block, bins, signed, clip: as in :func:`hog_blocks`.
 
     Returns:
         (D,) float32; D = (H / cell - block + 1) * (W / cell - block + 1) * block^2 * bins.
 
     Raises:
-        UsageError: the image is smaller than a block, or not uint8.
+        UsageError: no such image, one smaller than a block, or an option that cannot be.
 
     >>> hog(np.zeros((128, 64), np.uint8)).shape
     (3780,)
@@ -76,18 +77,20 @@ def hog_blocks(
     Args:
         image: as in :func:`hog`.
         convention: whose HOG (see the module).
-        cell: side of a cell in pixels; block: side of a block in cells.
-        bins: orientation bins over 180 degrees, or over 360 if ``signed``.
+        cell: side of a cell in pixels, 1 to 1024; block: side of a block in cells, 1 to 64.
+        bins: orientation bins over 180 degrees, or over 360 if ``signed``, 1 to 64.
         signed: keep the sign of a gradient; scikit-image has no such option.
-        clip: L2-Hys threshold.
+        clip: L2-Hys threshold, 0.001 to 1; 1 clips nothing.
 
     Returns:
         (rows, columns, block^2 * bins) float32; ``[r, c]`` covers the cells r..r+block-1, c..c+block-1. The cells of a
         block stand row by row ("opencv": column by column).
+
+    Raises:
+        UsageError: as :func:`hog`.
     """
-    pixels = _pixels(image)
-    if min(cell, block, bins) < 1:
-        raise UsageError(f"HOG: cell={cell}, block={block}, bins={bins} are at least 1")
+    check_hog(convention=convention, cell=cell, block=block, bins=bins, clip=clip)
+    pixels = as_pixels(image)
     rows, columns = pixels.shape[0] // cell, pixels.shape[1] // cell
     if rows < block or columns < block:
         raise UsageError(f"HOG needs at least {block * cell}x{block * cell} pixels, not {pixels.shape[1]}x{pixels.shape[0]}")
@@ -103,8 +106,6 @@ def hog_blocks(
             feature_vector=False, channel_axis=-1 if pixels.ndim == 3 else None,
         )  # fmt: skip
         return grid.reshape(*grid.shape[:2], -1).astype(np.float32)
-    if convention not in ("dalal", "opencv"):
-        raise UsageError(f"no HOG convention {convention!r}; known: dalal, opencv, skimage, course")
     import cv2
 
     # A window of one block, moved by a cell, makes OpenCV return the dense grid with each block computed once.
@@ -116,6 +117,14 @@ def hog_blocks(
     if convention == "dalal":
         grid = grid.swapaxes(2, 3)
     return grid.reshape(*grid.shape[:2], -1)
+
+
+def check_hog(*, convention: Convention = "dalal", cell: int = 8, block: int = 2, bins: int = 9, clip: float = 0.2) -> None:
+    """UsageError when an option of :func:`hog_blocks` cannot be."""
+    check_choice(Convention, convention=convention)
+    check_whole(1, 1024, cell=cell)
+    check_whole(1, 64, block=block, bins=bins)
+    check_range(0.001, 1, clip=clip)
 
 
 def hog_cells(image: Any, *, cell: int = 8, bins: int = 9, signed: bool = False) -> np.ndarray:
@@ -131,7 +140,8 @@ def hog_cells(image: Any, *, cell: int = 8, bins: int = 9, signed: bool = False)
     Returns:
         (H // cell, W // cell, bins) float32.
     """
-    pixels = _pixels(image)
+    check_hog(cell=cell, bins=bins)
+    pixels = as_pixels(image)
     magnitude, angle = gradient(pixels)
     rows, columns = pixels.shape[0] // cell, pixels.shape[1] // cell
     magnitude, angle = magnitude[: rows * cell, : columns * cell], angle[: rows * cell, : columns * cell]
@@ -152,7 +162,7 @@ def gradient(image: Any) -> tuple[np.ndarray, np.ndarray]:
 
     Of a colour image, each pixel takes the channel of the largest magnitude. Both (H, W) float64.
     """
-    pixels = np.atleast_3d(_pixels(image)).astype(np.float64)
+    pixels = np.atleast_3d(as_pixels(image)).astype(np.float64)
     padded = np.pad(pixels, ((1, 1), (1, 1), (0, 0)), mode="edge")
     dx = padded[1:-1, 2:] - padded[1:-1, :-2]
     dy = padded[2:, 1:-1] - padded[:-2, 1:-1]
@@ -170,21 +180,10 @@ def normalize_blocks(cells: np.ndarray, *, block: int = 2, clip: float = 0.2, ep
     Returns:
         (rows - block + 1, columns - block + 1, block^2 * bins) float32, cells of a block row by row.
     """
+    check_hog(block=block, clip=clip)
     windows = np.lib.stride_tricks.sliding_window_view(cells, (block, block), axis=(0, 1))  # (r, c, bins, y, x)
     blocks = windows.transpose(0, 1, 3, 4, 2).reshape(*windows.shape[:2], -1).astype(np.float64)
     blocks /= np.sqrt((blocks**2).sum(-1, keepdims=True) + eps**2)
     np.minimum(blocks, clip, out=blocks)
     blocks /= np.sqrt((blocks**2).sum(-1, keepdims=True) + eps**2)
     return blocks.astype(np.float32)
-
-
-def _pixels(image: Any) -> np.ndarray:
-    """(H, W) or (H, W, 3) uint8 of an array, a (C, H, W) tensor or a Pillow image."""
-    array = plain_array(image)
-    if hasattr(image, "permute") and array.ndim == 3:  # a torch tensor, without importing torch
-        array = np.moveaxis(array, 0, -1)
-    if array.ndim == 3 and array.shape[-1] == 1:
-        array = array[..., 0]
-    if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[-1] != 3):
-        raise UsageError(f"HOG takes a uint8 image (H, W) or (H, W, 3), not {array.shape} {array.dtype}")
-    return array

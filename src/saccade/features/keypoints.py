@@ -27,7 +27,8 @@ from typing import Any
 
 import numpy as np
 
-from saccade.features.names import read_options
+from saccade.features.names import check_whole, read_options, split_kind
+from saccade.features.pixels import as_pixels, rgb
 from saccade.types.errors import DataError, MissingExtra, UsageError, suggest
 from saccade.types.files import atomic
 
@@ -94,17 +95,19 @@ class Keypoints:
 
     def strongest(self, count: int | None = None) -> Keypoints:
         """Sorted by response, of equals the first; at most ``count``."""
-        if count is not None and count < 1:
-            raise UsageError(f"the features' option limit={count}: at least 1 key point")
+        if count is not None:
+            check_whole(1, None, limit=count)
         return self.take(np.argsort(-self.responses, kind="stable")[:count])
 
     def draw(self, image: Any) -> np.ndarray:
-        """(H, W, 3) uint8: the image with a circle of its size around each point, and a line from its centre where it has an angle."""
+        """(H, W, 3) uint8: the image with a circle of its size around each point, and a line from its centre where it has an angle.
+
+        Raises:
+            UsageError: not an image as :func:`detect` takes it.
+        """
         import cv2
 
-        from saccade.types.drawing import to_pil
-
-        picture = np.array(to_pil(image))
+        picture = rgb(as_pixels(image)).copy()
         # OpenCV's pixel centres are whole numbers; four bits of fraction.
         places = np.rint((self.points - 0.5) * 16).astype(int)
         radii = np.maximum(np.rint(self.sizes * 8).astype(int), 24)
@@ -184,7 +187,8 @@ def detect(image: Any, kind: str = "sift", **options: Any) -> Keypoints:
     """Key points of an image, with descriptors where the kind has them.
 
     Args:
-        image: (H, W) or (H, W, 3) uint8 RGB array, (1 or 3, H, W) uint8 tensor, or Pillow image; colour is turned to grey (BT.601).
+        image: array (H, W) or (H, W, C), tensor (H, W) or (C, H, W), C 1 to 4, of uint8, uint16 or floats in 0..1, or Pillow image
+            (:func:`saccade.features.pixels.as_pixels`); alpha is dropped, RGB turned to grey (BT.601) of 8 bits.
         kind: a name of :data:`KINDS`, options after it as in a web address: ``"surf?upright=true&limit=500"``.
         options: the same as keyword arguments, as the kind's function takes them; ``limit`` keeps the strongest.
 
@@ -194,7 +198,7 @@ def detect(image: Any, kind: str = "sift", **options: Any) -> Keypoints:
     Raises:
         UsageError: unknown kind or option (with a suggestion), a value that cannot be, or no such image.
     """
-    name, _, query = kind.partition("?")
+    name, query = split_kind(kind)
     if name not in KINDS:
         raise UsageError(f"there are no key points {name!r}{suggest(name, KINDS)}")
     module, _, function_name = KINDS[name].partition(":")

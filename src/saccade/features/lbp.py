@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from saccade.features.base import FeatureExtractor
-from saccade.features.names import check_range
+from saccade.features.names import check_range, check_whole
 from saccade.features.pixels import as_pixels, cells, grey
 
 
@@ -25,6 +25,7 @@ def lbp_labels(points: int = 8, *, rotation_invariant: bool = False) -> int:
     >>> lbp_labels(8), lbp_labels(8, rotation_invariant=True), lbp_labels(16)
     (59, 10, 243)
     """
+    check_whole(2, 24, points=points)
     return points + 2 if rotation_invariant else points * (points - 1) + 3
 
 
@@ -32,21 +33,31 @@ def lbp_histogram(image: Any, *, points: int = 8, radius: float = 1.0, grid: int
     """Shares of the uniform patterns in each cell of a grid.
 
     Args:
-        image: (H, W[, 3]) uint8 array, (C, H, W) uint8 tensor or Pillow image; colour is turned to grey.
-        points: neighbours P, at equal angles. radius: of their circle in pixels, read with bilinear interpolation; 0 outside.
-        grid: cells along each side.
+        image: as :func:`saccade.features.pixels.as_pixels` takes it; colour is turned to grey.
+        points: neighbours P, 2 to 24, at equal angles. radius: of their circle in pixels, 0.5 to 32, read with bilinear interpolation; 0
+            outside.
+        grid: cells along each side, 1 to 32.
         rotation_invariant: uniform patterns with equal numbers of ones share a label (P + 2 labels in place of P (P - 1) + 3).
 
     Returns:
         (grid^2 labels,) float32, cell by cell, each summing to 1; a cell without a pixel (a tiny image) is zero.
+
+    Raises:
+        UsageError: no such image, or an option that cannot be.
     """
     from skimage.feature import local_binary_pattern
 
+    _check(radius, grid)
     pixels = grey(as_pixels(image))
     bins = lbp_labels(points, rotation_invariant=rotation_invariant)
     labels = local_binary_pattern(pixels, points, radius, "uniform" if rotation_invariant else "nri_uniform").astype(np.int64)
     counts = np.bincount((cells(pixels.shape, grid) * bins + labels).ravel(), minlength=grid**2 * bins).reshape(grid**2, bins)
     return (counts / np.maximum(counts.sum(1, keepdims=True), 1)).astype(np.float32).reshape(-1)
+
+
+def _check(radius: float, grid: int) -> None:
+    check_range(0.5, 32, radius=radius)
+    check_whole(1, 32, grid=grid)
 
 
 class LbpVector(FeatureExtractor):
@@ -55,10 +66,9 @@ class LbpVector(FeatureExtractor):
     def __init__(
         self, *, in_chans: int = 3, points: int = 8, radius: float = 1.0, grid: int = 4, rotation_invariant: bool = False, size: int = 128
     ) -> None:
-        check_range(2, 24, points=points)
-        check_range(0.5, 32, radius=radius)
-        check_range(1, 32, grid=grid)
-        check_range(8, 4096, size=size)
+        lbp_labels(points)  # checks them
+        _check(radius, grid)
+        check_whole(8, 4096, size=size)
         super().__init__(mode="shortest", size=(size, 4 * size), upscale=False)
         self.points, self.radius, self.grid, self.rotation_invariant = points, radius, grid, rotation_invariant
 

@@ -10,6 +10,7 @@ pixels whose centres are at halves. OpenCV's, with centres at whole numbers, are
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from typing import Any
 import numpy as np
 
 from saccade.features.keypoints import DESCRIBED, Keypoints
+from saccade.features.names import check_range, check_whole
+from saccade.features.pixels import as_pixels, plain_array, rgb
 from saccade.types.errors import UsageError
 from saccade.types.files import atomic
 
@@ -128,11 +131,15 @@ def nearest_pairs(
 
     Returns:
         (M, 2) int64 numbers in a and b, and (M,) float32 distances, nearest first.
+
+    Raises:
+        UsageError: key points without descriptors, of two kinds, or an option that cannot be.
     """
     import cv2
 
-    if not 0 < ratio <= 1:
-        raise UsageError(f"ratio={ratio}: it lies in 0..1, 1 for no ratio test")
+    check_range(1e-9, 1, ratio=ratio)
+    if farthest is not None:
+        check_range(0, math.inf, farthest=farthest)
     if a.binary != b.binary or a.descriptors.shape[1] != b.descriptors.shape[1] or a.kind != b.kind:
         raise UsageError(f"key points of two kinds cannot be matched: {a.kind} and {b.kind}")
     if not a.descriptors.shape[1]:
@@ -156,12 +163,12 @@ def nearest_pairs(
 
 
 def fit_homography(
-    a: np.ndarray, b: np.ndarray, *, threshold: float = 1.5, confidence: float = 0.999, iterations: int = 5000, seed: int = 0
+    a: Any, b: Any, *, threshold: float = 1.5, confidence: float = 0.999, iterations: int = 5000, seed: int = 0
 ) -> tuple[np.ndarray | None, np.ndarray]:
     """The homography that most of the pairs fit, by OpenCV's RANSAC with local optimisation, from uniform samples.
 
     Args:
-        a, b: (M, 2) places.
+        a, b: (M, 2) places, arrays of finite numbers or what NumPy makes one of.
         threshold: greatest error of an inlier, in pixels of ``b``.
         confidence: that one sample was without outliers.
         iterations: samples at most.
@@ -169,11 +176,19 @@ def fit_homography(
 
     Returns:
         (3, 3) float64, or None when there are fewer than four pairs or none fits four; and (M,) bool inliers.
+
+    Raises:
+        UsageError: the places are not two arrays of one such shape, or an option that cannot be.
     """
     import cv2
 
-    if not threshold > 0 or not 0 < confidence < 1 or iterations < 1:
-        raise UsageError(f"threshold={threshold}, confidence={confidence}, iterations={iterations}: above 0, in 0..1, at least 1")
+    check_range(1e-9, 1e9, threshold=threshold)
+    check_range(1e-9, 1 - 1e-9, confidence=confidence)
+    check_whole(1, 10_000_000, iterations=iterations)
+    check_whole(0, None, seed=seed)
+    a, b = _places(a), _places(b)
+    if len(a) != len(b):
+        raise UsageError(f"a homography is fitted to pairs: {len(a)} places in a, but {len(b)} in b")
     none = np.zeros(len(a), bool)
     if len(a) < 4:
         return None, none
@@ -184,7 +199,7 @@ def fit_homography(
     settings.threshold, settings.confidence, settings.maxIterations = threshold, confidence, iterations
     settings.randomGeneratorState, settings.isParallel = seed % 2**31, False
     try:
-        found, _ = cv2.findHomography(np.ascontiguousarray(a, np.float64), np.ascontiguousarray(b, np.float64), settings)
+        found, _ = cv2.findHomography(a, b, settings)
     except cv2.error:  # all samples degenerate
         return None, none
     if found is None or not np.isfinite(found).all() or abs(np.linalg.det(found)) < 1e-12:
@@ -192,6 +207,17 @@ def fit_homography(
     error = np.linalg.norm(project(found, a) - b, axis=1)
     inliers = error <= threshold
     return (found, inliers) if inliers.sum() >= 4 else (None, none)
+
+
+def _places(points: Any) -> np.ndarray:
+    """(M, 2) float64."""
+    accepted = "places are (M, 2) finite numbers"
+    array = plain_array(points, accepted)
+    if array.ndim != 2 or array.shape[1] != 2 or array.dtype.kind not in "iuf":
+        raise UsageError(f"{accepted}; not {array.dtype} of shape {array.shape}")
+    if not np.isfinite(array).all():
+        raise UsageError(f"{accepted}; not NaN or infinite ones")
+    return np.ascontiguousarray(array, np.float64)
 
 
 def project(homography: np.ndarray, points: np.ndarray) -> np.ndarray:
@@ -215,13 +241,16 @@ def draw_matches(image_a: Any, image_b: Any, matches: Matches, *, most: int = 20
     """(max H, W + W, 3) uint8: both images side by side and a line for each pair, green for inliers, thin red for the others.
 
     Args:
+        image_a, image_b: as :func:`saccade.features.keypoints.detect` takes them.
         most: so many of the inliers and of the others, the nearest ones, are drawn.
+
+    Raises:
+        UsageError: not such images.
     """
     import cv2
 
-    from saccade.types.drawing import to_pil
-
-    left, right = (np.array(to_pil(image)) for image in (image_a, image_b))
+    check_whole(0, None, most=most)
+    left, right = (rgb(as_pixels(image)) for image in (image_a, image_b))
     out = np.zeros((max(len(left), len(right)), left.shape[1] + right.shape[1], 3), np.uint8)
     out[: len(left), : left.shape[1]], out[: len(right), left.shape[1] :] = left, right
     starts, ends = matches.points

@@ -15,9 +15,11 @@ import torch
 from torch import Tensor
 
 from saccade.features.backbone import Backbone
-from saccade.features.names import check_range
+from saccade.features.names import check_choice, check_range, check_whole
 from saccade.layers.fpn import tapped, timm_backbone
 from saccade.types.errors import UsageError
+
+Mode = Literal["network", "fpn", "image"]
 
 
 class MultiscaleMaps(Backbone):
@@ -42,14 +44,16 @@ class MultiscaleMaps(Backbone):
         architecture: str,
         in_chans: int = 3,
         pretrained: bool = False,
-        mode: Literal["network", "fpn", "image"] = "network",
+        mode: Mode = "network",
         size: int | None = None,
         channels: int = 256,
         seed: int = 0,
         scales: tuple[float, ...] = (2.0, 1.0, 0.5),
     ) -> None:
-        check_range(32, 4096, size=size or 32)
-        check_range(1, 4096, channels=channels)
+        check_choice(Mode, mode=mode)
+        check_whole(32, 4096, size=32 if size is None else size)
+        check_whole(1, 4096, channels=channels)
+        check_whole(0, 2**63 - 1, seed=seed)
         for scale in scales:
             check_range(0.05, 8, scales=scale)
         network, taps = timm_backbone(architecture, in_chans=in_chans, pretrained=pretrained)
@@ -71,7 +75,7 @@ class MultiscaleMaps(Backbone):
 
     @torch.no_grad()
     def maps(self, images: Sequence[Any]) -> dict[str, np.ndarray]:
-        """All levels of N images, each as :func:`saccade.features.base.as_pixels` takes it; they are resized to the input's size."""
+        """All levels of N images, each as :func:`saccade.features.pixels.as_pixels` takes it; they are resized to the input's size."""
         if self.mode == "image":
             stages = [[tapped(self.network, self.taps, batch)[-1] for batch in self.batches(images, scale)] for scale in self.scales]
         else:

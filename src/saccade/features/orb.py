@@ -9,8 +9,10 @@ import math
 from typing import Any, Literal
 
 from saccade.features.keypoints import Keypoints, from_opencv, no_keypoints
-from saccade.features.names import check_range
+from saccade.features.names import check_choice, check_range, check_whole
 from saccade.features.pixels import as_pixels, grey
+
+Rank = Literal["harris", "fast"]
 
 
 def orb(
@@ -21,7 +23,7 @@ def orb(
     levels: int = 8,
     patch: int = 31,
     threshold: int = 20,
-    rank: Literal["harris", "fast"] = "harris",
+    rank: Rank = "harris",
 ) -> Keypoints:
     """ORB key points.
 
@@ -39,11 +41,12 @@ def orb(
     """
     import cv2
 
-    check_range(1, 1_000_000, limit=limit)
+    check_whole(1, 1_000_000, limit=limit)
     check_range(1.01, 4, scale=scale)
-    check_range(1, 32, levels=levels)
-    check_range(5, 255, patch=patch)
-    check_range(0, 255, threshold=threshold)
+    check_whole(1, 32, levels=levels)
+    check_whole(5, 255, patch=patch)
+    check_whole(0, 255, threshold=threshold)
+    check_choice(Rank, rank=rank)
     pixels = grey(as_pixels(image))
     size = (pixels.shape[0], pixels.shape[1])
     if min(size) <= 2 * patch:  # no pixel is far enough from the border, and OpenCV fails on levels of no pixels

@@ -16,7 +16,8 @@ import numpy as np
 
 from saccade.features.keypoints import detect
 from saccade.features.match import SHIFT, Matches, corners, match, project
-from saccade.features.pixels import as_pixels, in_threads
+from saccade.features.names import check_whole
+from saccade.features.pixels import as_images, as_pixels, in_threads, rgb
 from saccade.types.errors import DataError, UsageError
 
 MOST_PIXELS = 100_000_000
@@ -58,20 +59,23 @@ def make_panorama(
         images: as :func:`saccade.features.keypoints.detect` takes them; grey ones become grey RGB.
         kind: of the key points, with options: ``"orb?limit=2000"``.
         reference: number of the view whose plane the panorama lies in; None takes the one in the middle of the tree.
-        names: of the views, for messages.
+        names: of the views, for messages: as many as there are views.
         ratio, threshold, seed: as in :func:`saccade.features.match.match`.
 
     Raises:
-        UsageError: fewer than two views.
+        UsageError: no list of two views or more, or an option that cannot be.
         DataError: a view without a part in common with the others, or views that do not fit on a plane.
     """
+    images = as_images(images, empty=True)
     count = len(images)
     shown = [str(name) for name in names] if names is not None else [f"view {i + 1}" for i in range(count)]
     if count < 2:
         raise UsageError(f"a panorama needs two views or more, not {count}")
-    if reference is not None and not 0 <= reference < count:
-        raise UsageError(f"reference={reference}: the views are 0..{count - 1}")
-    views = [_rgb(as_pixels(image)) for image in images]
+    if len(shown) != count:
+        raise UsageError(f"{len(shown)} names of {count} views: one for each")
+    if reference is not None:
+        check_whole(0, count - 1, reference=reference)
+    views = [rgb(as_pixels(image)) for image in images]
     points = in_threads(lambda view: detect(view, kind), views)
     found = {(i, j): match(points[i], points[j], ratio=ratio, threshold=threshold, seed=seed) for j in range(count) for i in range(j)}
     tree = _tree(found, count, shown)
@@ -183,7 +187,3 @@ def _bounds(moves: Sequence[np.ndarray], views: Sequence[np.ndarray], names: Seq
             problem = f"would make the panorama {width:.0f}x{height:.0f} pixels"
             raise DataError(name, problem, hint="take another reference, or fewer views")
     return low, high
-
-
-def _rgb(pixels: np.ndarray) -> np.ndarray:
-    return pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, 2)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from saccade.features.keypoints import Keypoints, from_opencv
-from saccade.features.names import check_range
+from saccade.features.names import check_range, check_whole
 from saccade.features.pixels import as_pixels, grey
 
 
@@ -43,7 +43,7 @@ def sift(
     """
     import cv2
 
-    check_range(1, 16, layers=layers)
+    check_whole(1, 16, layers=layers)
     check_range(0, 1, contrast=contrast)
     check_range(1, 1e6, edge=edge)
     check_range(0.1, 16, sigma=sigma)

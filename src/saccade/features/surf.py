@@ -20,10 +20,9 @@ from typing import Any
 import numpy as np
 
 from saccade.features.keypoints import Keypoints, no_keypoints
-from saccade.features.names import check_range
+from saccade.features.names import check_range, check_whole
 from saccade.features.peaks import peaks, refine
 from saccade.features.pixels import as_pixels, grey
-from saccade.types.errors import UsageError
 
 CHUNK = 512
 """Points that are described at once: bounds the memory."""
@@ -60,10 +59,10 @@ def surf(
         Descriptors (N, 64) float32; sizes are the sides L of the filters.
     """
     check_range(0, 1, threshold=threshold)
-    check_range(1, 8, octaves=octaves, step=step)
-    check_range(3, 16, intervals=intervals)
-    if limit is not None and limit < 1:
-        raise UsageError(f"the features' option limit={limit}: at least 1 key point")
+    check_whole(1, 8, octaves=octaves, step=step)
+    check_whole(3, 16, intervals=intervals)
+    if limit is not None:
+        check_whole(1, None, limit=limit)
     pixels = grey(as_pixels(image))
     total = integral(pixels)
     found = [_octave(total, octave, intervals, step * 2 ** (octave - 1), threshold) for octave in range(1, octaves + 1)]

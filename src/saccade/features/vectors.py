@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from saccade.features.base import FeatureExtractor
-from saccade.features.hog import Convention, hog
-from saccade.features.names import check_range
+from saccade.features.hog import Convention, check_hog, hog
+from saccade.features.names import check_whole
 from saccade.features.pixels import grey, resized
 from saccade.types.errors import UsageError
 
@@ -23,8 +23,8 @@ class HogVector(FeatureExtractor):
     def __init__(
         self, *, in_chans: int = 3, size: int = 64, cell: int = 8, block: int = 2, bins: int = 9, convention: Convention = "dalal"
     ) -> None:
-        check_range(1, 64, cell=cell, block=block, bins=bins)
-        check_range(cell * block, 1024, size=size)
+        check_hog(convention=convention, cell=cell, block=block, bins=bins)
+        check_whole(cell * block, 1024, size=size)
         if size % cell:
             raise UsageError(f"the features' option size={size} is in whole cells of {cell} pixels")
         super().__init__(mode="stretch", size=(size, size))
@@ -41,7 +41,7 @@ class PixelVector(FeatureExtractor):
     """Grey values in 0..1 of the image stretched to a square of ``size`` pixels; D = size^2."""
 
     def __init__(self, *, in_chans: int = 3, size: int = 32) -> None:
-        check_range(1, 1024, size=size)
+        check_whole(1, 1024, size=size)
         super().__init__(mode="stretch", size=(size, size))
         self.size = size
 
