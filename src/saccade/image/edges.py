@@ -17,7 +17,7 @@ from typing import Literal
 
 import numpy as np
 
-from saccade.image.base import LARGEST_WINDOW, Border, from_float, in_threads, luma, operation, strips, white, within
+from saccade.image.base import LARGEST_WINDOW, Border, from_float, luma, operation, white, within
 from saccade.image.filters import (
     DERIVATIVES,
     Output,
@@ -162,7 +162,7 @@ def canny(image: np.ndarray, sigma: float = 3.0, low: float = 0.08, high: float 
         border: what lies outside.
     """
     grey = luma(image)
-    dx, dy, unit = _canny_gradient(grey, sigma, border)
+    dx, dy, unit = _smoothed_gradient(grey, sigma, border)[1:]
     return _linked(dx, dy, *_thresholds(low, high, grey, unit), grey)
 
 
@@ -271,28 +271,6 @@ def _log(image: np.ndarray, sigma: float, border: str) -> np.ndarray:
     return framed(image, (reach, reach), border, run)
 
 
-def _canny_gradient(grey: np.ndarray, sigma: float, border: str) -> tuple[np.ndarray, np.ndarray, float]:
-    """Of :func:`_smoothed_gradient` what Canny needs, by strips of rows, several at a time: OpenCV filters on one core."""
-    within(sigma, 0, 1e3, "sigma")
-    halo = 1 + (len(gaussian_weights(sigma)) // 2 if sigma else 0)
-    parts = strips(len(grey), max(8 * halo, 2**18 // grey.shape[1]))
-    if border == "wrap" or len(parts) == 1:
-        return _smoothed_gradient(grey, sigma, border)[1:]
-    first = parts[0].stop
-    *begun, unit = _smoothed_gradient(grey[: first + halo], sigma, border)[1:]
-    whole = [np.empty(grey.shape, d.dtype) for d in begun]
-    for out, d in zip(whole, begun, strict=True):
-        out[:first] = d[:first]
-
-    def run(rows: slice) -> None:
-        part = _smoothed_gradient(grey[rows.start - halo : rows.stop + halo], sigma, border)[1:3]
-        for out, d in zip(whole, part, strict=True):
-            out[rows] = d[halo : halo + rows.stop - rows.start]
-
-    in_threads(run, parts[1:])
-    return whole[0], whole[1], unit
-
-
 def _smoothed_gradient(grey: np.ndarray, sigma: float, border: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
     """The smoothed image, Sobel's gradient of it, and what a level of the image counts there.
 
@@ -300,6 +278,7 @@ def _smoothed_gradient(grey: np.ndarray, sigma: float, border: str) -> tuple[np.
     """
     import cv2
 
+    within(sigma, 0, 1e3, "sigma")
     if grey.dtype == np.uint8:
         row = gaussian_weights(sigma) if sigma else np.ones(1)
         reach = (len(row) // 2,) * 2
