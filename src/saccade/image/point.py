@@ -84,9 +84,16 @@ def percentile_stretch(image: np.ndarray, low: float = 2.0, high: float = 98.0, 
 
 
 def _extremes(image: np.ndarray) -> tuple[float, float]:
+    """The least and the greatest value; no further than to where black and white are seen, which nothing exceeds."""
     import cv2
 
-    return cv2.minMaxLoc(image.reshape(len(image), -1))[:2]
+    low, high = math.inf, -math.inf
+    for rows in strips(len(image), max(1, 2**20 // math.prod(image.shape[1:]))):
+        least, most = cv2.minMaxLoc(image[rows].reshape(rows.stop - rows.start, -1))[:2]
+        low, high = min(low, least), max(high, most)
+        if (low, high) == (0, white(image)):
+            break
+    return low, high
 
 
 def _percentiles(image: np.ndarray, wanted: tuple[float, float]) -> list[float]:
