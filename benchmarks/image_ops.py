@@ -12,7 +12,8 @@ picture, but for Canny's, whose edges are as many as a photo's.
 Not here: what copies no pixel (``identity``, ``crop``, ``split``, ``n4`` ...), what none of the four has as one or two calls (grey-level
 slicing against a look-up table is here, Wiener with a degradation too), and what another row contains (``prewitt`` beside ``sobel``).
 kornia's Canny links edges in a loop over the image that takes minutes here and is left out; OpenCV has no Laplacian of a Gaussian.
-OpenCV's 8-bit HSV lays 360 degrees over 256 steps and is rounded from fixed-point numbers; ours lays them over 0..255 as its other dtypes.
+OpenCV's 8-bit HSV lays 360 degrees over 256 steps and is rounded from fixed-point numbers (there and back: up to 9 levels off); ours lays
+them over 0..255 as its other dtypes (3 levels).
 OpenCV's YCrCb is put in the order Y, Cb, Cr here, which kornia and we have.
 ``ours_s`` and ``theirs_s`` are of ``calls`` calls.
 """
