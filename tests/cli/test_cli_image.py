@@ -200,7 +200,9 @@ def test_I_opencvs_lack_of_memory_is_that_of_one_file(run, photos, tmp_path, mon
         error.code = -4
         raise error
 
-    monkeypatch.setattr(workflow, "run_chain", full)
+    monkeypatch.setattr(cv2, "bitwise_not", full)
+    with pytest.raises(MemoryError, match="invert needs more memory"):
+        saccade.image.invert(np.zeros((2, 2), np.uint8))
     code, _, errors = run("invert", photos / "0.png", photos / "1.png", tmp_path / "out")
     assert code == 1
     assert errors == [f"saccade: skipped: {photos / f'{k}.png'}: needs more memory than there is" for k in (0, 1)]

@@ -338,7 +338,12 @@ def _one(entry: Operation, images: list[Any], forms: list[_Form], arguments: dic
         if array.ndim == 3 and array.shape[2] == 1:
             array = array[..., 0]
         arrays.append(np.ascontiguousarray(array))
-    result = entry.plain(arrays, **arguments) if entry.inputs == 0 else entry.plain(*arrays, **arguments)
+    try:
+        result = entry.plain(arrays, **arguments) if entry.inputs == 0 else entry.plain(*arrays, **arguments)
+    except Exception as error:
+        if getattr(error, "code", None) == -4:  # OpenCV's MemoryError (StsNoMem)
+            raise MemoryError(f"{entry.name} needs more memory than there is") from None
+        raise
     if entry.gives == "value":
         return result
     if entry.gives == "images":

@@ -393,10 +393,6 @@ def _work(steps: Sequence[Step], task: Task, alpha: bool) -> list[str] | Saccade
         return DataError(task.paths[0], "needs more memory than there is")
     except OSError as error:
         return DataError(error.filename2 or error.filename or task.out, error.strerror or one_line(error))
-    except Exception as error:
-        if getattr(error, "code", None) != -4:  # OpenCV's MemoryError (StsNoMem)
-            raise
-        return DataError(task.paths[0], "needs more memory than there is")
 
 
 def values(
